@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv/bin
+ACCEPTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+lab: setup  ## open the course in JupyterLab
+	@$(VENV)/jupyter lab notebooks/00_start_here.ipynb
+
+test: setup  ## execute and compare every notebook, then run tests/
+	@$(VENV)/python -m pytest
+
+run: setup  ## execute one chapter without a browser: make run NB=05
+	@$(VENV)/python notebooks/run.py $(or $(NB),05)
+
+refresh: setup  ## execute chapters again and save their outputs: make refresh NB="00 01", or all
+	@$(VENV)/python notebooks/run.py --save $(NB)
+
+clean:  ## remove what runs made, and the prepared data and .venv
+	rm -rf runs .venv data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
+
+setup: .venv/complete
+	@echo "setup: the packages of requirements.txt are installed"
+	@$(VENV)/python data/prepare.py
+
+# The mark is written last: an interrupted installation is taken up by the next call.
+.venv/complete: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if $(ACCEPTED) else f"setup: this is Python {sys.version.split()[0]}, and the course needs 3.11, 3.12 or 3.13; name one: make PYTHON=python3.11")'
+	@echo "setup: installing the packages of requirements.txt into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.PHONY: help lab test run refresh clean setup

@@ -1,0 +1,125 @@
+"""Make nbval believe only the kernel: a cell is green if it was answered `ok`, in time, by a living kernel.
+
+nbval 0.11 by itself lets through cells whose error never reaches its output: an unknown magic, a
+swallowed timeout, an expected exception that does not come, a kernel that dies. tests/test_false_greens.py
+builds a broken notebook for each and sees it red.
+"""
+
+import base64
+import os
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from queue import Empty
+
+import pytest
+from matplotlib.testing.compare import compare_images
+from nbval.kernel import RunningKernel
+from nbval.plugin import IPyNbCell, IPyNbFile
+
+# Two pictures of the same data differ by far less than this (root mean square over 0..255).
+PICTURE_TOLERANCE = 12
+
+
+def pytest_configure(config):
+    """Refuse settings under which nothing would be checked."""
+    if os.environ.get("PYTHONOPTIMIZE"):
+        raise pytest.UsageError("PYTHONOPTIMIZE switches every assert off; unset it.")
+    if config.option.nbval_sanitize_with or config.option.nbval_lax:
+        raise pytest.UsageError("The notebooks are compared as they are: no sanitizing, no lax mode.")
+
+
+def await_reply(kernel, msg_id, timeout=None):
+    """Wait for the kernel's reply to `msg_id` and keep it; fail at once when the kernel dies.
+
+    Outputs are taken from their channel meanwhile, which holds only 1,000 messages: a progress bar
+    that moves for ten minutes would fill it.
+    """
+    end = time.monotonic() + (timeout or 2000)
+    kernel.last_reply = None
+    while time.monotonic() < end:
+        try:
+            while True:
+                kernel.early_outputs.append(kernel.kc.get_iopub_msg(timeout=0))
+        except Empty:
+            pass
+        try:
+            reply = kernel.kc.get_shell_msg(timeout=0.5)
+        except Empty:
+            if not kernel.is_alive():
+                raise RuntimeError("the kernel died while it ran this cell") from None
+            continue
+        if reply["parent_header"].get("msg_id") == msg_id:
+            kernel.last_reply = reply["content"]
+            return
+    raise Empty
+
+
+def get_message(kernel, stream, timeout=None):
+    """Return the next message of a channel, those that await_reply took from `iopub` first."""
+    if stream == "iopub" and kernel.early_outputs:
+        return kernel.early_outputs.popleft()
+    return nbval_get_message(kernel, stream, timeout)
+
+
+def pictures(outputs) -> list[bytes]:
+    """Return the PNG pictures among a cell's outputs."""
+    found = [output.get("data", {}).get("image/png") for output in outputs]
+    return [base64.b64decode(picture) for picture in found if picture]
+
+
+def compare_pictures(cell) -> None:
+    """Fail the cell if a picture it draws is not the one that is saved in the notebook."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved, drawn = Path(folder, "saved.png"), Path(folder, "drawn.png")
+        for reference, picture in zip(pictures(cell.cell.outputs), pictures(cell.test_outputs), strict=True):
+            saved.write_bytes(reference)
+            drawn.write_bytes(picture)
+            try:
+                difference = compare_images(str(saved), str(drawn), tol=PICTURE_TOLERANCE)
+            except ValueError as sizes_differ:
+                difference = str(sizes_differ)
+            if difference:
+                cell.raise_cell_error(f"the picture is not the saved one: {difference}")
+
+
+def runtest(cell):
+    """Run a cell as nbval does, then ask what the kernel itself replied."""
+    if not cell.parent.kernel.is_alive():
+        raise RuntimeError("the kernel died in or after an earlier cell")
+    nbval_runtest(cell)
+    reply, expects = cell.parent.kernel.last_reply or {}, cell.options["check_exception"]
+    kinds = [output["output_type"] for output in cell.test_outputs or []]
+    if cell.parent.timed_out:
+        cell.raise_cell_error("the cell timed out and swallowed the interrupt")
+    if reply.get("status") != "ok" and not expects:
+        cell.raise_cell_error(f"the kernel replied {reply.get('status')}: {reply.get('ename')}: {reply.get('evalue')}")
+    if expects and "error" not in kinds:
+        cell.raise_cell_error("the cell is tagged raises-exception, and nothing was raised")
+    if any(output.get("name") == "stderr" for output in cell.test_outputs or []):
+        cell.raise_cell_error("the cell wrote to stderr, as an error in a thread or a child process does")
+    if cell.options["check"]:
+        compare_pictures(cell)
+
+
+def setup(cell):
+    """Let a cell behind a timeout fail: nbval marks it as expected to fail, which is not red."""
+    if cell.parent.timed_out:
+        pytest.fail("an earlier cell timed out", pytrace=False)
+
+
+def teardown(notebook):
+    """Stop the kernel, and fail the last cell if the kernel died after its reply or at its end."""
+    kernel = notebook.kernel
+    time.sleep(0.2)
+    alive = kernel is not None and kernel.is_alive()
+    nbval_teardown(notebook)
+    if kernel is not None and not alive:
+        pytest.fail(f"{notebook.path.name}: the kernel died after its last cell", pytrace=False)
+
+
+nbval_get_message, nbval_runtest, nbval_teardown = RunningKernel.get_message, IPyNbCell.runtest, IPyNbFile.teardown
+RunningKernel.early_outputs = property(lambda kernel: kernel.__dict__.setdefault("outputs_so_far", deque()))
+RunningKernel.await_reply, RunningKernel.get_message = await_reply, get_message
+IPyNbCell.runtest, IPyNbCell.setup, IPyNbFile.teardown = runtest, setup, teardown

@@ -1,0 +1,145 @@
+"""What every chapter shares: the edition and the names it decides, quiet defaults, the plot style.
+
+There are two editions. `mini` reads the reviews and the model that data/prepare.py made, trains on
+the CPU and never asks the Hub. `full` takes the same things from the Hub under their published
+names. Set COURSE_EDITION to choose one; unset, it is `full` where a GPU and the Hub are both there.
+The notebooks differ between editions in the names below and in nothing else.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+LONGEST_WAIT = 3.0  # seconds that asking the Hub may take
+
+
+def hub_reachable(seconds: float = LONGEST_WAIT) -> bool:
+    """Say whether the Hugging Face Hub accepts a connection within `seconds`.
+
+    The attempt runs in a thread, because looking up a host name has no time limit of its own.
+    """
+    hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = hub.port or (443 if hub.scheme == "https" else 80)
+    answered = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((hub.hostname, port), timeout=seconds).close()
+            answered.set()
+        except OSError:
+            pass
+
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(seconds)
+    return answered.is_set()
+
+
+def choose_edition() -> tuple[str, str]:
+    """Return the edition, `mini` or `full`, and the reason for it in a few words.
+
+    Raises ValueError for another name, ConnectionError for `full` without the Hub.
+    """
+    wanted = os.environ.get("COURSE_EDITION", "")
+    if wanted not in ("", "mini", "full"):
+        raise ValueError(f"COURSE_EDITION is {wanted!r}; set it to mini or full, or leave it unset.")
+    if wanted == "mini":
+        return "mini", "COURSE_EDITION asks for it"
+    if wanted == "full":
+        if not hub_reachable():
+            raise ConnectionError(
+                f"COURSE_EDITION is full, which needs the Hub, and the Hub did not answer within {LONGEST_WAIT:.0f} s; "
+                "check the connection, or set COURSE_EDITION to mini."
+            )
+        return "full", "COURSE_EDITION asks for it"
+    if not torch.accelerator.is_available():
+        return "mini", "no GPU here"
+    if not hub_reachable():
+        return "mini", "a GPU, but no answer from the Hub"
+    return "full", "a GPU and the Hub are both here"
+
+
+EDITION, WHY = choose_edition()
+
+# Quiet defaults, set before the first Hugging Face import reads them.
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+if EDITION == "mini":
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+import datasets  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402
+import transformers  # noqa: E402
+
+# Loading takes under a second; the bars that matter are the Trainer's, and they stay.
+datasets.disable_progress_bars()
+transformers.utils.logging.disable_progress_bar()
+
+plt.style.use("tableau-colorblind10")
+plt.rcParams.update(
+    {
+        "figure.figsize": (7, 3.2),
+        "figure.constrained_layout.use": True,
+        "axes.grid": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.alpha": 0.3,
+    }
+)
+
+if EDITION == "mini":
+    DATASET = "../data/imdb"
+    CHECKPOINT = "../data/distilbert-mini"
+    TRAIN_ROWS, HELD_OUT_ROWS = 4000, 1000
+    MAX_LENGTH = 128  # tokens of a review that the model reads while it trains
+    EPOCHS, LEARNING_RATE = 1, 1.2e-4
+else:
+    DATASET = "stanfordnlp/imdb"
+    CHECKPOINT = "distilbert/distilbert-base-uncased"
+    TRAIN_ROWS, HELD_OUT_ROWS = 2000, 1000
+    MAX_LENGTH = 512
+    EPOCHS, LEARNING_RATE = 2, 2e-5
+USE_CPU = EDITION == "mini"  # the same arithmetic on every machine
+
+
+def describe() -> None:
+    """Print the edition, the versions and the device: the first line of every chapter.
+
+    Raises FileNotFoundError if the mini edition's data is not there yet.
+    """
+    if EDITION == "mini" and not all((HERE / name).exists() for name in (DATASET, CHECKPOINT)):
+        raise FileNotFoundError("The course's data is not there yet; run `python data/prepare.py` in its folder.")
+    device = "cpu" if USE_CPU else torch.accelerator.current_accelerator().type
+    print(
+        f"{EDITION} edition · transformers {transformers.__version__} · datasets {datasets.__version__} · "
+        f"torch {torch.__version__.split('+')[0]} · {device}"
+    )
+
+
+def finetuned() -> str:
+    """Return the folder with the model that chapter 05 saves, executing that chapter if there is none.
+
+    Raises CalledProcessError if chapter 05 fails.
+    """
+    if not (HERE / "../runs/05_train/results.json").exists():
+        print("No fine-tuned model yet: chapter 05 runs first, about six minutes on two CPU cores.", flush=True)
+        subprocess.run([sys.executable, str(HERE / "run.py"), "05"], check=True)
+    return "../runs/05_train/model"
+
+
+def check(answer: object, is_right, hint: str) -> None:
+    """Tell a learner whether `answer` is right, and give `hint` if it is not.
+
+    `is_right` is a function of the answer; the three dots `...` stand for no answer yet.
+    """
+    if answer is ...:
+        print("To do: put your answer in the place of the three dots, and run both cells again.")
+    else:
+        print("Right." if is_right(answer) else f"Not yet. {hint}")

@@ -1,0 +1,101 @@
+"""Execute chapters in a fresh kernel each, and print what they print.
+
+python notebooks/run.py 05          the executed copy goes to runs/05_train/
+python notebooks/run.py --save 05   the notebook's own outputs are renewed (no number: all)
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+NOTEBOOKS = Path(__file__).resolve().parent
+
+
+class Client(NotebookClient):
+    """An nbclient that shows a running cell's progress bar in the terminal."""
+
+    def process_message(self, msg, cell, cell_index):
+        """Print the head of each update of the Trainer's progress table over the last one."""
+        if msg["msg_type"] == "update_display_data":
+            bar = re.search(r"\[[^\]<]*<?[^\]]*\]", msg["content"]["data"].get("text/html", ""))
+            print("\r" + (bar.group() if bar else ""), end="", flush=True)
+        return super().process_message(msg, cell, cell_index)
+
+
+def show_heading(notebook, cell_index: int) -> None:
+    """Print the headings of the prose right before a cell."""
+    before = notebook.cells[cell_index - 1] if cell_index else None
+    if before is not None and before.cell_type == "markdown":
+        for heading in re.findall(r"^#+ (.*)$", before.source, flags=re.MULTILINE):
+            print(f"\n{heading}", flush=True)
+
+
+def show_text(cell) -> None:
+    """Print the text that a cell put out; a picture is only in the saved copy."""
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "image/png" not in data and "text/html" not in data:
+            print((output.get("text") or data.get("text/plain", "")).rstrip(), flush=True)
+
+
+def without_noise(notebook):
+    """Return the notebook with only what a reader needs: no timings, widget states, kernel versions."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return notebook
+
+
+def execute(path: Path, save: bool) -> None:
+    """Execute one notebook from top to bottom and write it, in place or under runs/.
+
+    Raises CellExecutionError at the first cell that fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    target = path if save else NOTEBOOKS.parent / "runs" / path.stem / path.name
+    client = Client(
+        notebook,
+        timeout=None,
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=lambda cell, cell_index: show_heading(notebook, cell_index),
+        on_cell_executed=lambda cell, cell_index, execute_reply: show_text(cell),
+    )
+    client.execute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(without_noise(notebook), target)
+    print(f"\n{path.name}: executed, saved as {target.relative_to(NOTEBOOKS.parent)}", flush=True)
+
+
+def main() -> int:
+    """Execute the chapters named on the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--save", action="store_true", help="renew the outputs in the notebooks themselves")
+    parser.add_argument("chapters", nargs="*", help="numbers, such as 05; none: all")
+    args = parser.parse_args()
+    for number in args.chapters or [""]:
+        paths = sorted(NOTEBOOKS.glob(f"{number}*_*.ipynb"))
+        if not paths:
+            print(
+                f"run: there is no chapter {number!r} in notebooks/; name one by its number, such as 05.",
+                file=sys.stderr,
+            )
+            return 1
+        for path in paths:
+            try:
+                execute(path, args.save)
+            except CellExecutionError as error:
+                print(f"\nrun: {path.name} stopped: {error}", file=sys.stderr)
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Every notebook keeps the form of tests/form.py, and pytest collects every notebook."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import form
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("rule", form.RULES, ids=lambda rule: rule.__name__)
+def test_notebook_keeps_the_form(path, rule):
+    problems = rule(nbformat.read(path, as_version=nbformat.NO_CONVERT))
+    assert not problems, "\n".join([f"{path.name}: {rule.__doc__}", *problems])
+
+
+def test_every_notebook_is_in_the_folder_that_pytest_reads():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.ipynb"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert {ROOT / name for name in listed.stdout.split()} == set(NOTEBOOKS)
+
+
+def test_every_code_cell_is_collected(pytestconfig):
+    assert "notebooks" in pytestconfig.getini("testpaths")
+    options = " ".join(pytestconfig.getini("addopts"))
+    assert "--nbval " in options + " " and "lax" not in options and "sanitize" not in options
+
+
+def test_course_py_is_small_and_documented():
+    source = (ROOT / "notebooks" / "course.py").read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 150
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    assert all(ast.get_docstring(node) for node in functions if node.name != "connect")
+
+
+@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]])
+def test_code_and_prose_are_tidy(command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
