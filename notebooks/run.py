@@ -23,7 +23,7 @@ class Client(NotebookClient):
         """Print the head of each update of the Trainer's progress table over the last one."""
         if msg["msg_type"] == "update_display_data":
             bar = re.search(r"\[[^\]<]*<?[^\]]*\]", msg["content"]["data"].get("text/html", ""))
-            print("\r" + (bar.group() if bar else ""), end="", flush=True)
+            print(f"\r{bar.group() if bar else '':60}", end="\r", flush=True)
         return super().process_message(msg, cell, cell_index)
 
 
@@ -62,6 +62,7 @@ def execute(path: Path, save: bool) -> None:
     client = Client(
         notebook,
         timeout=None,
+        extra_arguments=["--log-level=ERROR"],
         record_timing=False,
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
@@ -92,7 +93,7 @@ def main() -> int:
             try:
                 execute(path, args.save)
             except CellExecutionError as error:
-                print(f"\nrun: {path.name} stopped: {error}", file=sys.stderr)
+                print(f"\nrun: {path.name} stopped at a cell: {error.ename}: {error.evalue}", file=sys.stderr)
                 return 1
     return 0
 
