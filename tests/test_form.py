@@ -41,7 +41,7 @@ def test_course_py_is_small_and_documented():
     assert all(ast.get_docstring(node) for node in functions if node.name != "connect")
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]])
+@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell_lib"]])
 def test_code_and_prose_are_tidy(command):
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
