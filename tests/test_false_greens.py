@@ -1,0 +1,238 @@
+"""Notebooks broken on purpose: each is green under plain nbval, and red here.
+
+Those that the runner must catch are executed once, all together, in a second pytest with the course's
+conftest.py; those that the rules of tests/form.py must catch are handed to the rule.
+"""
+
+import base64
+import io
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import form
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def stream(text: str) -> dict:
+    """Return the output of a cell that printed `text`."""
+    return new_output("stream", name="stdout", text=text)
+
+
+def error(name: str, message: str) -> dict:
+    """Return the output of a cell that raised."""
+    return new_output("error", ename=name, evalue=message, traceback=[])
+
+
+def cell(source: str, *outputs: dict, tags: tuple = (), **metadata):
+    """Return a code cell that looks executed."""
+    metadata |= {"tags": list(tags)} if tags else {}
+    return new_code_cell(source, outputs=list(outputs), metadata=metadata)
+
+
+def notebook(*cells):
+    """Return a notebook that looks executed from top to bottom, with two sound cells around `cells`."""
+    sound = [cell("print(1 + 1)", stream("2\n")), *cells, cell("print('end')", stream("end\n"))]
+    for count, one in enumerate(sound, start=1):
+        one.execution_count = count
+    return new_notebook(cells=sound, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
+
+
+def figure(values: list) -> dict:
+    """Return the output of a cell that drew `values`."""
+    fig, ax = plt.subplots(figsize=(4, 3))
+    ax.plot(values, linewidth=4)
+    png = io.BytesIO()
+    fig.savefig(png, format="png")
+    plt.close(fig)
+    data = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": "<a figure>"}
+    return new_output("display_data", data=data)
+
+
+DRAW = """import base64, io
+import matplotlib; matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from IPython.display import display
+fig, ax = plt.subplots(figsize=(4, 3)); ax.plot([1, 2, 3], linewidth=4)
+png = io.BytesIO(); fig.savefig(png, format="png")
+picture = base64.b64encode(png.getvalue()).decode()
+display({"image/png": picture, "text/plain": "<a figure>"}, raw=True)"""
+SWALLOW = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
+CUSTOM = "get_ipython().set_custom_exc((Exception,), lambda *args, **kwargs: None)\nraise ValueError('hidden')"
+THREAD = "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthread.start()\nthread.join()"
+CHILD = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'raise SystemExit(\"lost\")'])"
+DIES = "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()"
+
+# What the runner must catch: a name, and the cells that go wrong.
+EXECUTED = {
+    "unknown_magic": [cell("%nosuchmagic\nraise ValueError('never reached')")],
+    "usage_error": [cell("%timeit -x 1\nraise ValueError('never reached')")],
+    "custom_exception_handler": [cell(CUSTOM)],
+    "swallowed_timeout": [cell(SWALLOW, tags=("nbval-ignore-output",))],
+    "expected_error_hangs": [cell("import time\ntime.sleep(60)", error("E", ""), tags=("raises-exception",))],
+    "expected_error_missing": [cell("x = 1", tags=("raises-exception",))],
+    "another_error": [cell("int('x')", error("KeyError", "'a'"), tags=("raises-exception",))],
+    "thread_fails": [cell(THREAD, tags=("nbval-ignore-output",))],
+    "child_fails": [cell(CHILD, tags=("nbval-ignore-output",))],
+    "kernel_dies_in_a_cell": [cell("import os\nos._exit(1)")],
+    "another_picture": [cell(DRAW, figure([3, 1, 2]))],
+    "wrong_number": [cell("print(2 + 2)", stream("5\n"))],
+    "wrong_bound": [cell("assert 0.84 > 0.9, 'too low'", tags=("nbval-ignore-output",))],
+}
+SOUND = [cell(DRAW, figure([1, 2, 3])), cell("int('x')", error("ValueError", "?"), tags=("raises-exception",))]
+SOUND[1].outputs[0].evalue = "invalid literal for int() with base 10: 'x'"
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory) -> dict[str, bool]:
+    """Execute every notebook of EXECUTED under the course's conftest.py; say of each whether it was red."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    shutil.copy(ROOT / "conftest.py", folder)
+    for name, cells in EXECUTED.items():
+        nbformat.write(notebook(*cells), folder / f"{name}.ipynb")
+    nbformat.write(notebook(*SOUND), folder / "sound.ipynb")
+    last = notebook()
+    last.cells[-1] = cell(DIES)
+    last.cells[-1].execution_count = 2
+    nbformat.write(last, folder / "kernel_dies_at_the_end.ipynb")
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=3", "-p", "no:cacheprovider", "--junitxml=r.xml"]
+    command = [sys.executable, "-m", "pytest", "-q", *options, "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    verdict = {path.stem: False for path in folder.glob("*.ipynb")}
+    for case in ElementTree.parse(folder / "r.xml").iter("testcase"):
+        name = case.get("classname").split(".")[-2]
+        verdict[name] |= case.find("failure") is not None or case.find("error") is not None
+    return verdict
+
+
+@pytest.mark.parametrize("name", [*EXECUTED, "kernel_dies_at_the_end"])
+def test_the_runner_sees_it_red(red, name):
+    assert red[name], f"{name} passed"
+
+
+def test_the_runner_sees_a_sound_notebook_green(red):
+    assert not red["sound"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"PYTHONOPTIMIZE": "1"}, "PYTHONOPTIMIZE"),
+        ({"PYTEST_ADDOPTS": "--nbval-sanitize-with=x.cfg"}, "no sanitizing"),
+        ({"PYTEST_ADDOPTS": "--nbval-lax"}, "no lax"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_settings_that_check_nothing_are_refused(tmp_path, setting, words):
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    nbformat.write(notebook(), tmp_path / "sound.ipynb")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path, env={**os.environ, **setting}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4 and words in done.stdout + done.stderr
+
+
+def without_counts():
+    broken = notebook()
+    for one in broken.cells:
+        one.execution_count = None
+    return broken
+
+
+def with_one_count_missing():
+    broken = notebook(cell("raise ValueError"))
+    broken.cells[1].execution_count = None
+    return broken
+
+
+def with_equal_ids():
+    broken = notebook()
+    broken.cells[1].id = broken.cells[0].id
+    return broken
+
+
+def without_code():
+    return new_notebook(cells=[new_markdown_cell("# Title")], metadata=notebook().metadata)
+
+
+def with_code_turned_raw():
+    broken = notebook()
+    broken.cells.append(nbformat.v4.new_raw_cell("raise ValueError"))
+    return broken
+
+
+def with_an_unknown_field():
+    broken = notebook()
+    broken.cells[0]["unheard_of"] = 1
+    return broken
+
+
+IGNORED = ("nbval-ignore-output",)
+BY_FORM = {
+    "nbval_skip": (form.has_known_tags, notebook(cell("raise ValueError", tags=("nbval-skip",)))),
+    "skip_in_a_string": (form.has_no_markers, notebook(cell('text = """\n# NBVAL_SKIP\n"""\nraise ValueError'))),
+    "shell": (form.has_no_shell, notebook(cell("!false"))),
+    "pip": (form.has_no_shell, notebook(cell("%pip install nosuchpackage"))),
+    "cd": (form.has_no_shell, notebook(cell("%cd nosuchfolder"))),
+    "bash": (form.has_no_shell, notebook(cell("%%bash\nfalse"))),
+    "thread": (form.watches_what_it_starts, notebook(cell(THREAD))),
+    "task": (form.watches_what_it_starts, notebook(cell("import asyncio\nasyncio.create_task(work())"))),
+    "process": (form.watches_what_it_starts, notebook(cell("from multiprocessing import Process\nProcess().start()"))),
+    "unchecked_run": (form.watches_what_it_starts, notebook(cell(CHILD))),
+    "atexit": (form.watches_what_it_starts, notebook(cell("import atexit\natexit.register(print, 1 / 1)"))),
+    "custom_handler": (form.watches_what_it_starts, notebook(cell(CUSTOM))),
+    "bare_except": (form.watches_what_it_starts, notebook(cell("try:\n    f()\nexcept:\n    pass"))),
+    "prints_fail": (form.has_clean_outputs, notebook(cell("print('FAIL')", stream("FAIL\n")))),
+    "assert_on_a_tuple": (form.asserts_something, notebook(cell("assert (1 == 2, 'message')"))),
+    "assert_on_a_constant": (form.asserts_something, notebook(cell("assert 'always'"))),
+    "ignored_and_unasserted": (form.asserts_something, notebook(cell("print(1)", stream("2\n"), tags=IGNORED))),
+    "never_executed": (form.was_executed, without_counts()),
+    "one_cell_not_executed": (form.was_executed, with_one_count_missing()),
+    "misspelt_tag": (form.has_known_tags, notebook(cell("print(1)", tags=("nbval-ignore-ouput",)))),
+    "expected_error_ignored": (form.has_known_tags, notebook(cell("f()", tags=("raises-exception", *IGNORED)))),
+    "no_code": (form.has_stable_cells, without_code()),
+    "raw_cell": (form.has_stable_cells, with_code_turned_raw()),
+    "equal_ids": (form.has_stable_cells, with_equal_ids()),
+    "invalid": (form.is_valid, with_an_unknown_field()),
+    "local_path": (form.has_clean_outputs, notebook(cell("print(p)", stream("/" + "home/someone/course\n")))),
+    "stderr": (form.has_clean_outputs, notebook(cell("f()", new_output("stream", name="stderr", text="oh")))),
+    "mostly_ignored": (form.is_mostly_compared, notebook(*[cell("assert f()", tags=IGNORED) for _ in range(4)])),
+    "too_long": (form.is_short_and_explained, notebook(cell("x = 1\n" * 26))),
+}
+
+
+@pytest.mark.parametrize("name", BY_FORM)
+def test_the_rule_sees_it(name):
+    rule, broken = BY_FORM[name]
+    assert rule(broken), f"{name} passed {rule.__name__}"
+
+
+@pytest.mark.parametrize("rule", sorted({rule for rule, _ in BY_FORM.values()}, key=lambda rule: rule.__name__))
+def test_the_rule_lets_a_sound_notebook_through(rule):
+    sound = notebook()
+    sound.cells.insert(0, new_markdown_cell("# Title\n" + "word " * 40))
+    assert not rule(sound)
+
+
+def test_a_notebook_in_a_folder_that_pytest_skips_is_noticed(tmp_path):
+    repository = tmp_path / "course"
+    for folder in ("notebooks", "build", "tests"):
+        (repository / folder).mkdir(parents=True)
+    for name in ("form.py", "test_form.py"):
+        shutil.copy(ROOT / "tests" / name, repository / "tests")
+    nbformat.write(notebook(), repository / "build" / "hidden.ipynb")
+    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "in_the_folder"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "hidden.ipynb" in done.stdout
