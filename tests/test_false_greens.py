@@ -82,7 +82,6 @@ EXECUTED = {
     "expected_error_missing": [cell("x = 1", tags=("raises-exception",))],
     "another_error": [cell("int('x')", error("KeyError", "'a'"), tags=("raises-exception",))],
     "thread_fails": [cell(THREAD, tags=("nbval-ignore-output",))],
-    "child_fails": [cell(CHILD, tags=("nbval-ignore-output",))],
     "kernel_dies_in_a_cell": [cell("import os\nos._exit(1)")],
     "another_picture": [cell(DRAW, figure([3, 1, 2]))],
     "wrong_number": [cell("print(2 + 2)", stream("5\n"))],
