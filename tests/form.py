@@ -103,7 +103,7 @@ def has_no_shell(notebook) -> list[str]:
 
 
 def watches_what_it_starts(notebook) -> list[str]:
-    """A subprocess is checked; nothing is started whose failure no cell sees; nothing eats errors."""
+    """A subprocess's exit status is looked at; nothing is started whose failure no cell sees; nothing eats errors."""
     problems = []
     for cell, module in parsed(notebook):
         for node in ast.walk(module):
@@ -117,7 +117,8 @@ def watches_what_it_starts(notebook) -> list[str]:
             owner = getattr(getattr(node.func, "value", None), "id", "")
             if owner == "subprocess" and name == "run" and (shell or not (checked or "returncode" in cell.source)):
                 problems.append(f"{cell.id}: subprocess.run without a check of its exit status, or with a shell")
-            if (name in UNWATCHED and owner != "psutil") or name == "set_custom_exc":
+            awaited = name == "Popen" and "returncode" in cell.source
+            if (name in UNWATCHED and owner != "psutil" and not awaited) or name == "set_custom_exc":
                 problems.append(f"{cell.id}: {name} fails unseen")
     return problems
 
