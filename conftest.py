@@ -6,7 +6,12 @@ builds a broken notebook for each and sees it red.
 """
 
 import base64
+import ctypes
+import fcntl
 import os
+import socket
+import struct
+import sys
 import tempfile
 import time
 from collections import deque
@@ -28,6 +33,30 @@ def pytest_configure(config):
         raise pytest.UsageError("PYTHONOPTIMIZE switches every assert off; unset it.")
     if config.option.nbval_sanitize_with or config.option.nbval_lax:
         raise pytest.UsageError("The notebooks are compared as they are: no sanitizing, no lax mode.")
+
+
+def loopback_only() -> tuple[int, int] | None:
+    """Make a network in which there is only loopback; return handles of the usual network and of this one.
+
+    Nothing in it can reach another machine, whatever it is written in. Only root on Linux may do this;
+    elsewhere the tests run in the usual network, and None is returned.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return None
+    usual, libc = os.open("/proc/thread-self/ns/net", os.O_RDONLY), ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x40000000) != 0:  # CLONE_NEWNET
+        return None
+    with socket.socket() as probe:
+        fcntl.ioctl(probe, 0x8914, struct.pack("16sh", b"lo", 1 | 64))  # SIOCSIFFLAGS: up and running
+    return usual, os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Let each test have only loopback, kernels and child processes too, unless it is marked as one that runs pip."""
+    if NETWORKS:
+        usual, alone = NETWORKS
+        ctypes.CDLL(None).setns(usual if item.get_closest_marker("runs_pip") else alone, 0x40000000)
 
 
 def await_reply(kernel, msg_id, timeout=None):
@@ -119,6 +148,7 @@ def teardown(notebook):
         pytest.fail(f"{notebook.path.name}: the kernel died after its last cell", pytrace=False)
 
 
+NETWORKS = loopback_only()
 nbval_get_message, nbval_runtest, nbval_teardown = RunningKernel.get_message, IPyNbCell.runtest, IPyNbFile.teardown
 RunningKernel.early_outputs = property(lambda kernel: kernel.__dict__.setdefault("outputs_so_far", deque()))
 RunningKernel.await_reply, RunningKernel.get_message = await_reply, get_message

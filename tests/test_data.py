@@ -24,6 +24,7 @@ sys.path.insert(0, str(DATA))
 import prepare  # noqa: E402
 
 logging.disable_progress_bar()
+pytestmark = pytest.mark.runs_pip
 
 
 def run_prepare(folder: Path, **environment) -> subprocess.CompletedProcess:

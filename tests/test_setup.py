@@ -55,6 +55,7 @@ def test_another_python_is_refused_before_anything_is_installed(checkout, versio
     assert not (checkout / ".venv").exists()
 
 
+@pytest.mark.runs_pip
 def test_an_interrupted_setup_is_finished_and_a_second_call_installs_nothing(checkout):
     settings = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     words = ["make", "setup", f"PYTHON={sys.executable}"]
