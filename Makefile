@@ -17,8 +17,15 @@ run: setup  ## execute one chapter without a browser: make run NB=05
 refresh: setup  ## execute chapters again and save their outputs: make refresh NB="00 01", or all
 	@$(VENV)/python notebooks/run.py --save $(NB)
 
+site: setup  ## build the site to read, into site/_build/html
+	@$(VENV)/python -m sphinx -W --keep-going -q -b html site site/_build/html
+	@echo "site: open site/_build/html/index.html"
+
+slides: setup  ## make a deck of each chapter, in site/_build/slides
+	@$(VENV)/python site/slides.py
+
 clean:  ## remove what runs made, and the prepared data and .venv
-	rm -rf runs .venv data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
+	rm -rf runs .venv site/_build site/chapters site/data data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
 
 setup: .venv/complete
 	@echo "setup: the packages of requirements.txt are installed"
@@ -32,4 +39,4 @@ setup: .venv/complete
 	@$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: help lab test run refresh clean setup
+.PHONY: help lab test run refresh site slides clean setup

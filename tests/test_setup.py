@@ -33,7 +33,16 @@ def checkout(tmp_path) -> Path:
 def test_make_alone_lists_the_commands():
     done = make(ROOT)
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["help", "lab", "test", "run", "refresh", "clean"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "help",
+        "lab",
+        "test",
+        "run",
+        "refresh",
+        "site",
+        "slides",
+        "clean",
+    ]
 
 
 def test_ci_calls_make_test_and_nothing_else():
