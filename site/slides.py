@@ -26,7 +26,7 @@ SHORT_TEXT = 300  # characters; longer prose has a slide of its own
 
 
 def slide_type(cell) -> str:
-    """Return `slide` for a new section, `subslide` for a cell of it, `notes` for prose, `skip` for what is not shown."""
+    """Return `slide` for a new section, `subslide` for a cell of it, `skip` for what is not shown."""
     tags = cell.metadata.get("tags", [])
     if cell.cell_type == "markdown":
         return "slide" if re.search(r"^##? ", cell.source, flags=re.MULTILINE) else "subslide"
