@@ -21,11 +21,11 @@ site: setup  ## build the site to read, into site/_build/html
 	@$(VENV)/python -m sphinx -W --keep-going -q -b html site site/_build/html
 	@echo "site: open site/_build/html/index.html"
 
-slides: setup  ## make a deck of each chapter, in site/_build/slides
+slides: setup  ## make a deck of each chapter, in site/_build/html/slides
 	@$(VENV)/python site/slides.py
 
 clean:  ## remove what runs made, and the prepared data and .venv
-	rm -rf runs .venv site/_build site/chapters site/data data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
+	rm -rf runs .venv site/_build site/chapters site/data site/teaching.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
 
 setup: .venv/complete
 	@echo "setup: the packages of requirements.txt are installed"

@@ -90,17 +90,17 @@ plt.rc("axes.spines", top=False, right=False)
 plt.rc("grid", alpha=0.3)
 
 if EDITION == "mini":
-    DATASET, CHECKPOINT = "../data/imdb", "../data/distilbert-mini"
+    DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
     TRAIN_ROWS, HELD_OUT_ROWS = 6000, 1000
-    MAX_LENGTH = 128  # tokens of a review that the model reads
+    MAX_LENGTH = 128  # tokens of a review that training reads
     EPOCHS, LEARNING_RATE = 1, 1.2e-4
     ENCODER_DROPOUT, FROZEN_LAYERS = 0.0, 2
 else:
-    DATASET, CHECKPOINT = "stanfordnlp/imdb", "distilbert/distilbert-base-uncased"
+    DATASET, SENTENCES = "stanfordnlp/imdb", "cornell-movie-review-data/rotten_tomatoes"
+    CHECKPOINT = "distilbert/distilbert-base-uncased"
     TRAIN_ROWS, HELD_OUT_ROWS = 2000, 1000
     MAX_LENGTH = 512
-    EPOCHS, LEARNING_RATE = 2, 2e-5
-    ENCODER_DROPOUT, FROZEN_LAYERS = 0.1, 0
+    EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 2, 2e-5, 0.1, 0
 USE_CPU = EDITION == "mini"  # the same arithmetic on every machine
 
 

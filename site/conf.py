@@ -10,11 +10,12 @@ project = "The Hugging Face Trainer, hands on"
 project_copyright = ""
 extensions = ["myst_nb"]
 html_theme = "furo"
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = ["scrolling.js"]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 html_show_sphinx = False
@@ -61,6 +62,8 @@ for folder in ("chapters", "data"):
     shutil.rmtree(SITE / folder, ignore_errors=True)
     (SITE / folder).mkdir()
 shutil.copy(COURSE / "data" / "README.md", SITE / "data")
+teaching = (COURSE / "TEACHING.md").read_text(encoding="utf-8").replace("](notebooks/", "](chapters/")
+(SITE / "teaching.md").write_text(teaching, encoding="utf-8")
 for path in (COURSE / "notebooks").glob("*.ipynb"):
     chapter = nbformat.read(path, as_version=4)
     prepare(chapter)

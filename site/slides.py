@@ -1,6 +1,6 @@
 """Make a deck of slides from each chapter, as it is committed: python site/slides.py
 
-Writes site/_build/slides/, which needs no other host. A section is a row of slides: its heading with the
+Writes site/_build/html/slides/, which needs no other host. A section is a row of slides: its heading with the
 questions it asks, then one slide per cell. What the prose explains goes into the speaker notes (press S).
 A cell whose slide type is set in JupyterLab keeps that; otherwise `slide_type` below decides.
 """
@@ -19,7 +19,7 @@ from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 
 SITE = Path(__file__).resolve().parent
-OUT = SITE / "_build" / "slides"
+OUT = SITE / "_build" / "html" / "slides"
 WIDEST_CODE = 76  # characters; wider does not reach the back row
 LINES_PER_SLIDE = 20
 SHORT_TEXT = 300  # characters; longer prose has a slide of its own
