@@ -70,7 +70,7 @@ EDITION, WHY = choose_edition()
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 if EDITION == "mini":
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"
 
 import datasets  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
