@@ -1,13 +1,14 @@
 """A Hugging Face Hub on loopback: it speaks the HTTP of huggingface_hub 2.4 and keeps repositories as folders.
 
-    python tests/loopback_hub.py ROOT [--port 0] [--user learner] [--die-after BYTES]
+    python tests/loopback_hub.py ROOT [--port 0] [--die-after BYTES]
 
-It prints one line, its URL and the access token of its only user, and serves on 127.0.0.1 until its standard input
-is closed, so that it does not outlive whoever started it.
+It prints one line, its URL and the access token of its only user, `learner`, and serves on 127.0.0.1 until its
+standard input is closed, so that it does not outlive whoever started it.
 ROOT/models/OWNER/NAME and ROOT/datasets/OWNER/NAME are repositories, as they stand on their branch `main`: a folder
 put there by hand is one. What a folder cannot say (commits, former contents, who may read it) is in ROOT/.history.
 
-It leaves out Xet (set HF_HUB_DISABLE_XET=1), Spaces, search, branches, pull requests and uploads in parts.
+It leaves out Xet (set HF_HUB_DISABLE_XET=1), Spaces, search, branches, pull requests, uploads in parts, and pushing
+data sets, which it only serves.
 """
 
 import argparse
@@ -29,9 +30,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 LFS_SUFFIXES = {".arrow", ".bin", ".gz", ".h5", ".npy", ".onnx", ".parquet", ".pt", ".pth", ".safetensors", ".zip"}
-LICENSES = "afl-3.0 agpl-3.0 apache-2.0 bsd-2-clause bsd-3-clause cc-by-4.0 cc-by-nc-4.0 cc-by-sa-4.0 cc0-1.0"
-LICENSES = {*LICENSES.split(), *"gpl-3.0 lgpl-3.0 llama3 mit mpl-2.0 odc-by openrail other unknown unlicense".split()}
-KINDS = {"model": "models", "dataset": "datasets"}
+LICENSES = set(
+    "afl-3.0 agpl-3.0 apache-2.0 bsd-2-clause bsd-3-clause cc-by-4.0 cc-by-nc-4.0 cc-by-sa-4.0 cc0-1.0 "
+    "gpl-3.0 lgpl-3.0 llama3 mit mpl-2.0 odc-by openrail other unknown unlicense".split()
+)
 
 
 class Refusal(Exception):
@@ -97,11 +99,10 @@ class Repository:
 
     def __init__(self, root: Path, kind: str, name: str) -> None:
         """`kind` is models or datasets; `name` is OWNER/NAME, or NAME alone for an old one."""
-        self.root, self.kind, self.name = root, kind, name
         self.folder, self.past = root / kind / name, root / ".history" / kind / name
-        if self.folder.is_dir() and not (self.past / "commits.json").exists():
-            with self.lock:
-                self.write("initial commit", self.name.split("/")[0], {}, start=self.folder)
+        with self.lock:  # two requests may be the first
+            if self.folder.is_dir() and not (self.past / "commits.json").exists():
+                self.write("initial commit", name.split("/")[0], {}, start=self.folder)
 
     def commits(self) -> list[dict]:
         """Return the commits, the newest first."""
@@ -174,12 +175,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def blocks(self):
-        """Yield the body of the request in pieces, whether its length was announced or not (chunked)."""
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
+        """Yield the body of the request in pieces."""
         left = int(self.headers.get("Content-Length", 0))
         while left > 0 and (block := self.rfile.read(min(left, 1 << 20))):
             left -= len(block)
@@ -219,28 +215,30 @@ class Handler(BaseHTTPRequestHandler):
         token = {"displayName": "loopback", "role": "write"}
         self.send(200, {"type": "user", "name": self.user(), "orgs": [], "auth": {"accessToken": token}})
 
+    def wish(self) -> tuple[dict, str]:
+        """Return a request to create or delete a model, and the OWNER/NAME in it."""
+        wish = json.loads(self.body)
+        return wish, f"{wish.get('organization') or self.user()}/{wish['name']}"
+
     def create(self) -> None:
-        """POST a new repository."""
-        wish, user = json.loads(self.body), self.user()
-        name = f"{wish.get('organization') or user}/{wish['name']}"
+        """POST a new model."""
+        wish, name = self.wish()
+        user = self.user()
         if not name.startswith(f"{user}/"):
             raise Refusal(403, f"You don't have the rights to create a repository under {name.split('/')[0]!r}")
-        repository = Repository(self.server.root, KINDS[wish.get("type") or "model"], name)
+        repository = Repository(self.server.root, "models", name)
         there = repository.folder.is_dir()
         if not there:
             with Repository.lock:
                 repository.write("initial commit", user, {".gitattributes": b"*.safetensors filter=lfs -text\n"})
-            if wish.get("visibility") == "private" or wish.get("private"):
+            if wish.get("visibility") == "private":
                 (repository.past / "private").touch()
-        prefix = "" if repository.kind == "models" else f"{repository.kind}/"
-        answer = {"url": f"{self.server.url}/{prefix}{name}", "name": name}
+        answer = {"url": f"{self.server.url}/{name}", "name": name}
         self.send(409, answer | {"error": "You already created this repository"}) if there else self.send(200, answer)
 
     def delete(self) -> None:
-        """DELETE a repository."""
-        wish, user = json.loads(self.body), self.user()
-        name = f"{wish.get('organization') or user}/{wish['name']}"
-        repository = self.repository(KINDS[wish.get("type") or "model"], name, to_write=True)
+        """DELETE a model."""
+        repository = self.repository("models", self.wish()[1], to_write=True)
         shutil.rmtree(repository.past)
         shutil.rmtree(repository.folder)
         self.send(200, {})
@@ -253,7 +251,7 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, kind: str, name: str, revision: str = "main") -> None:
         """GET what is known of a repository."""
         repository = self.repository(kind, name)
-        commit, folder = repository.at(revision or "main")
+        commit, folder = repository.at(revision)
         card = folder / "README.md"
         data = metadata(card.read_text(encoding="utf-8")) if card.exists() else {}
         tags = [*(data.get("tags") or []), *([f"license:{data['license']}"] if "license" in data else [])]
@@ -290,12 +288,6 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(404, f"{path} does not exist on {revision}", "EntryNotFound")
         deep = self.query.get("recursive", ["false"])[0].lower() == "true"
         self.send(200, [row for row in inside if deep or "/" not in row["path"].removeprefix(path).lstrip("/")])
-
-    def paths_info(self, kind: str, name: str, revision: str) -> None:
-        """POST paths and be told of those that exist."""
-        wanted = {path.strip("/") for path in parse_qs(self.body.decode()).get("paths", [])}
-        rows = self.listed(self.repository(kind, name).at(revision)[0]["files"])
-        self.send(200, [row for row in rows if row["path"] in wanted])
 
     def preupload(self, kind: str, name: str, revision: str) -> None:
         """POST names and sizes of new files, and be told how each is to be sent, and what is there already."""
@@ -393,7 +385,6 @@ ROUTES = [
     ("POST", API + REPO + "/commit" + REV, Handler.commit),
     ("GET", API + REPO + "/commits" + REV, Handler.history),
     ("GET", API + REPO + "/tree" + REV + f"(?:{PATH})?", Handler.tree),
-    ("POST", API + REPO + "/paths-info" + REV, Handler.paths_info),
     ("GET", API + REPO + "/revision" + REV, Handler.info),
     ("GET", API + REPO, Handler.info),
     ("POST", WEB + r"\.git/info/lfs/objects/batch", Handler.lfs_batch),
@@ -401,7 +392,7 @@ ROUTES = [
 ]
 
 
-def make_hub(root: Path, port: int = 0, user: str = "learner", die_after: int | None = None, handler=Handler):
+def make_hub(root: Path, port: int = 0, die_after: int | None = None, handler=Handler):
     """Return a server for the repositories under `root`. Its one user's token is kept there, for a restart."""
     root.mkdir(parents=True, exist_ok=True)
     kept = root / ".token"
@@ -409,7 +400,7 @@ def make_hub(root: Path, port: int = 0, user: str = "learner", die_after: int | 
         kept.write_text("hf_" + secrets.token_hex(16), encoding="utf-8")
     hub = ThreadingHTTPServer(("127.0.0.1", port), handler)
     hub.root, hub.token, hub.die_after, hub.received = root, kept.read_text(encoding="utf-8"), die_after, 0
-    hub.url, hub.users = f"http://127.0.0.1:{hub.server_port}", {hub.token: user}
+    hub.url, hub.users = f"http://127.0.0.1:{hub.server_port}", {hub.token: "learner"}
     return hub
 
 
@@ -418,10 +409,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder of the repositories")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
-    parser.add_argument("--user", default="learner")
     parser.add_argument("--die-after", type=int, help="die in the middle of an upload, after so many bytes")
     args = parser.parse_args()
-    hub = make_hub(args.root, args.port, args.user, args.die_after)
+    hub = make_hub(args.root, args.port, args.die_after)
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     print(hub.url, hub.token, flush=True)
     if not sys.stdin.isatty():

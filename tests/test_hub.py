@@ -3,6 +3,7 @@
 The script under test is the one that the chapter writes, taken from the notebook.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
@@ -219,7 +222,7 @@ def test_a_download_that_was_killed_begins_anew_and_leaves_no_half_file_in_its_p
     assert Path(done.stdout.strip()).read_bytes() == expected.read_bytes()
 
 
-def test_a_push_to_what_is_not_yours_and_out_of_the_repository_is_refused(hub, tmp_path):
+def test_a_push_to_what_is_not_yours_is_refused(hub, tmp_path):
     there = hub.root / "models" / "someone" / "model"
     there.mkdir(parents=True)
     (there / "config.json").write_text("{}", encoding="utf-8")
@@ -229,6 +232,16 @@ def test_a_push_to_what_is_not_yours_and_out_of_the_repository_is_refused(hub, t
     done = run(["-c", push.format("someone/model")], hub.url, hub.token, tmp_path)
     assert done.returncode == 1 and "403 Forbidden: learner has no right to write" in done.stderr
     assert [path.name for path in there.iterdir()] == ["config.json"]
+
+
+def test_a_commit_cannot_write_outside_its_repository(hub):
+    """The client refuses such a path itself, so this request is written by hand."""
+    (hub.root / "models" / "learner" / "reviews").mkdir(parents=True)
+    line = json.dumps({"key": "file", "value": {"path": "../../outside", "content": ""}})
+    url, headers = f"{hub.url}/api/models/learner/reviews/commit/main", {"Authorization": f"Bearer {hub.token}"}
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(url, line.encode(), headers))
+    assert not list(hub.root.rglob("outside"))
 
 
 def test_published_names_are_served_from_plain_folders(hub, tmp_path):
