@@ -44,7 +44,7 @@ COURSE = SITE.parent
 def text_alternative(notebook, position: int) -> str:
     """Return what the prose says of the picture in a cell: what to look for, and what is then seen."""
     around = [notebook.cells[place].source for place in (position - 1, position + 1) if place < len(notebook.cells)]
-    sentences = [sentence for text in around for sentence in re.findall(r"\*\*Look for\*\*[^.]*\.", text)]
+    sentences = [sentence for text in around for sentence in re.findall(r"\*\*Look for\*\*.*?[.?](?=\s|$)", text)]
     return re.sub(r"[*`_]", "", " ".join(sentences)) or "The picture is described in the text that follows."
 
 
