@@ -7,7 +7,6 @@ builds a broken notebook for each and sees it red.
 
 import base64
 import ctypes
-import fcntl
 import os
 import socket
 import struct
@@ -45,6 +44,8 @@ def loopback_only() -> tuple[int, int] | None:
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         return None
+    import fcntl  # not on Windows, where pytest reads this file too
+
     usual, libc = os.open("/proc/thread-self/ns/net", os.O_RDONLY), ctypes.CDLL(None, use_errno=True)
     if libc.unshare(0x40000000) != 0:  # CLONE_NEWNET
         return None
