@@ -6,7 +6,8 @@ help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 lab: setup  ## open the course in JupyterLab
-	@$(VENV)/jupyter lab notebooks/00_start_here.ipynb
+# By the settings in lab/ JupyterLab asks no other host for news or updates, and does not ask whether it may.
+	@$(VENV)/jupyter lab --LabApp.app_settings_dir=lab notebooks/00_start_here.ipynb
 
 test: setup  ## execute and compare every notebook, then run tests/
 # A machine that only tests, and may install, gets the browser that the tests drive; elsewhere they say that it is missing.
@@ -27,19 +28,40 @@ site: setup  ## build the site to read, into site/_build/html
 slides: setup  ## make a deck of each chapter, in site/_build/html/slides
 	@$(VENV)/python site/slides.py
 
+bench: setup  ## measure the recipes of README's table, in about an hour; make bench CURVE=--curve: the learning curves
+	@$(VENV)/python bench/bench.py $(CURVE)
+
+newest: setup  ## run the tests with the newest packages: make newest TESTS=notebooks/00_start_here.ipynb, or all
+# torch stays, since another one is gigabytes. Each chapter's first cell prints versions: red where they changed.
+	@$(VENV)/python -m venv runs/newest
+	@sed -E '/^torch==/!s/==.*//' requirements.txt > runs/newest/requirements.txt
+	@runs/newest/bin/python -m pip install --disable-pip-version-check -q -U --upgrade-strategy eager -r runs/newest/requirements.txt
+	@$(VENV)/python -m pip freeze | LC_ALL=C sort -t= -k1,1 > runs/newest/pinned
+	@runs/newest/bin/python -m pip freeze | LC_ALL=C sort -t= -k1,1 > runs/newest/newest
+	@LC_ALL=C join -t= runs/newest/pinned runs/newest/newest | awk -F== '$$2 != $$3 {print "newest: " $$1, $$2, "->", $$3}'
+	@runs/newest/bin/python -m pytest $(TESTS)
+
+mutants: setup  ## break the course on purpose, and count what the tests notice: make mutants MUTANTS=40 SEED=1
+	@$(VENV)/python tests/mutants.py $(or $(MUTANTS),40) $(or $(SEED),1)
+
 clean:  ## remove what runs made, and the prepared data and .venv
 	rm -rf runs .venv site/_build site/chapters site/data site/teaching.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
 
-setup: .venv/complete
+setup: writable .venv/complete
 	@echo "setup: the packages of requirements.txt are installed"
 	@$(VENV)/python data/prepare.py
+
+writable:
+	@[ -w . ] || { echo "setup: this folder is read-only, and the course writes .venv, data and runs into it; copy it to a folder of your own and type the same there" >&2; exit 1; }
 
 # The mark is written last: an interrupted installation is taken up by the next call.
 .venv/complete: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if $(ACCEPTED) else f"setup: this is Python {sys.version.split()[0]}, and the course needs 3.11, 3.12 or 3.13; name one: make PYTHON=python3.11")'
 	@echo "setup: installing the packages of requirements.txt into .venv"
+# pip writes a package's INSTALLER last; a package without it was interrupted, and pip would take it for whole.
+	@for info in .venv/lib/python*/site-packages/*.dist-info; do [ -s "$$info/INSTALLER" ] || rm -rf "$$info"; done
 	@$(PYTHON) -m venv .venv
 	@$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: help lab test run refresh site slides clean setup
+.PHONY: help lab test run refresh site slides bench newest mutants clean setup writable

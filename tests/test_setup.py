@@ -1,5 +1,6 @@
 """The two commands: what they refuse, what they finish, what they do not do twice; and how the edition is chosen."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,24 +8,44 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = 3000  # files that the package below has outside of site-packages
+
+
+def settings(folder: Path) -> dict[str, str]:
+    """Return an environment for make in which pip finds what lies in `folder`, and asks no index."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PIP_"))}
+    return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     """Run make in `folder` as a user would."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return subprocess.run(["make", *words], cwd=folder, env=settings, capture_output=True, text=True, check=False)
+    command = ["make", *words]
+    return subprocess.run(command, cwd=folder, env=settings(folder), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout with the real Makefile, one small package to install, and a data step that only speaks."""
+    """A checkout with the real Makefile, one package to install, and a data step that only speaks.
+
+    The package is laid out as JupyterLab is: pip writes its metadata first, and then most of its files.
+    """
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "requirements.txt").write_text("filelock==4.2.12\n")
+    (tmp_path / "requirements.txt").write_text("large==1\n")
+    with zipfile.ZipFile(tmp_path / "large-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("large-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: large\nVersion: 1\n")
+        wheel.writestr("large-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("large-1.dist-info/RECORD", "")
+        for number in range(PARTS):
+            wheel.writestr(f"large-1.data/data/share/large/{number}", "")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "prepare.py").write_text("print('data: here')\n")
     return tmp_path
@@ -41,6 +62,9 @@ def test_make_alone_lists_the_commands():
         "refresh",
         "site",
         "slides",
+        "bench",
+        "newest",
+        "mutants",
         "clean",
     ]
 
@@ -64,24 +88,52 @@ def test_another_python_is_refused_before_anything_is_installed(checkout, versio
     assert not (checkout / ".venv").exists()
 
 
-@pytest.mark.runs_pip
 def test_an_interrupted_setup_is_finished_and_a_second_call_installs_nothing(checkout):
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    words = ["make", "setup", f"PYTHON={sys.executable}"]
-    first = subprocess.Popen(
-        words, cwd=checkout, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    while not (checkout / ".venv" / "pyvenv.cfg").exists():
-        assert first.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert not (checkout / ".venv" / "complete").exists()
-    second = make(checkout, *words[1:])
-    assert second.returncode == 0 and "installing the packages" in second.stdout, second.stderr
-    assert list((checkout / ".venv").glob("**/site-packages/filelock")), "the package is there now"
-    third = make(checkout, *words[1:])
-    assert third.stdout == "setup: the packages of requirements.txt are installed\ndata: here\n"
+    words, share = ["setup", f"PYTHON={sys.executable}"], checkout / ".venv/share/large"
+
+    def kill_when(there: Path) -> None:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+        running = subprocess.Popen(["make", *words], cwd=checkout, env=settings(checkout), **quiet)
+        while not there.exists():
+            assert running.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        assert not (checkout / ".venv/complete").exists()
+
+    kill_when(checkout / ".venv/pyvenv.cfg")
+    kill_when(share)
+    assert list((checkout / ".venv").glob("lib/*/site-packages/large-1.dist-info/METADATA")), "pip takes it for whole"
+    assert len(list(share.iterdir())) < PARTS, "and it is not"
+    done = make(checkout, *words)
+    assert done.returncode == 0 and "installing the packages" in done.stdout, done.stderr
+    assert len(list(share.iterdir())) == PARTS
+    again = make(checkout, *words)
+    assert again.stdout == "setup: the packages of requirements.txt are installed\ndata: here\n"
+
+
+def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_path):
+    command = make(ROOT, "--dry-run", "lab").stdout.splitlines()[-1].split()
+    command += ["--no-browser", "--allow-root", "--ServerApp.port=0"]
+    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    lab = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not list(tmp_path.glob("*.html")):  # written after the file that is read below
+            assert lab.poll() is None, "JupyterLab ended at once"
+            time.sleep(0.1)
+        info = json.loads((tmp_path / f"jpserver-{lab.pid}.json").read_text(encoding="utf-8"))
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{info['url']}api/contents", timeout=30)
+        assert len(info["token"]) >= 40
+        news = f"{info['url']}lab/api/settings/@jupyterlab/apputils-extension:notification?token={info['token']}"
+        with urllib.request.urlopen(news, timeout=30) as answer:
+            defaults = json.load(answer)["schema"]["properties"]
+        assert (defaults["fetchNews"]["default"], defaults["checkForUpdates"]["default"]) == ("false", False)
+        listening = [c.laddr.ip for c in psutil.Process(lab.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+        assert listening and set(listening) <= {"127.0.0.1", "::1"}
+    finally:
+        lab.terminate()
+        lab.wait(30)
 
 
 def in_course(code: str, **environment) -> subprocess.CompletedProcess:
