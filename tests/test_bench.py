@@ -1,0 +1,21 @@
+"""The bench: an interrupted run goes on where it stopped."""
+
+import torch
+
+import bench
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """Dropout's random numbers, the optimizer and the order of rows come back: weights equal to the bit."""
+    monkeypatch.setattr(bench, "UNFINISHED", tmp_path)
+    monkeypatch.setattr(bench, "matmul_rate", lambda: 1e9)
+    recipe = bench.Recipe("short", reviews=32, tokens=16, batch=4, held_out=16)
+    run = bench.FineTuning("short", recipe)
+    while not run.log["curve"]:
+        run.turn()
+    resumed = bench.FineTuning("short", recipe)  # as the next call does
+    for each in (run, resumed):
+        while each.done < 1:
+            each.turn()
+    assert run.log["tokens"] == resumed.log["tokens"] and len(resumed.log["curve"]) == 4
+    assert all(map(torch.equal, run.model.state_dict().values(), resumed.model.state_dict().values()))
