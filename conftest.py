@@ -1,8 +1,9 @@
 """Make nbval believe only the kernel: a cell is green if it was answered `ok`, in time, by a living kernel.
 
 nbval 0.11 by itself lets through cells whose error never reaches its output: an unknown magic, a
-swallowed timeout, an expected exception that does not come, a kernel that dies. tests/test_false_greens.py
-builds a broken notebook for each and sees it red.
+swallowed timeout, an expected exception that does not come, a kernel that dies; and it does not compare
+pictures, the order of outputs, or displays that change. tests/test_false_greens.py builds a broken
+notebook for each and sees it red.
 """
 
 import base64
@@ -14,10 +15,12 @@ import sys
 import tempfile
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty
 
 import pytest
+from filelock import FileLock, Timeout
 from matplotlib.testing.compare import compare_images
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
@@ -25,13 +28,26 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 # Two pictures of the same data differ by far less than this (root mean square over 0..255).
 PICTURE_TOLERANCE = 12
 
+# The full edition's way to be tested: without a GPU, against a hub on loopback.
+pytest_plugins = ["full_edition"] if os.environ.get("COURSE_EDITION") == "full" else []
+
 
 def pytest_configure(config):
-    """Refuse settings under which nothing would be checked, and keep the mini edition off the Hub."""
+    """Refuse settings under which nothing would be checked; keep out this machine's IPython profile, and the Hub."""
     if os.environ.get("PYTHONOPTIMIZE"):
         raise pytest.UsageError("PYTHONOPTIMIZE switches every assert off; unset it.")
+    added = os.environ.get("PYTEST_ADDOPTS", "").split()
+    if not all(word.startswith(("--junit", "--color", "--durations", "--tb", "-v", "-r", "-q")) for word in added):
+        raise pytest.UsageError(
+            f"PYTEST_ADDOPTS is {' '.join(added)!r} and may leave tests out without a word; "
+            "unset it, and name options by hand."
+        )
     if config.option.nbval_sanitize_with or config.option.nbval_lax:
         raise pytest.UsageError("The notebooks are compared as they are: no sanitizing, no lax mode.")
+    profile = tempfile.TemporaryDirectory()  # an empty one: a start-up file can define what a notebook forgets
+    config.add_cleanup(profile.cleanup)
+    os.environ["IPYTHONDIR"] = profile.name
+    os.environ.pop("PYTHONSTARTUP", None)
     if os.environ.get("COURSE_EDITION") != "full":
         os.environ["HF_HUB_OFFLINE"] = "1"  # chapter 08 would push to the account of whoever is logged in here
 
@@ -89,10 +105,17 @@ def await_reply(kernel, msg_id, timeout=None):
 
 
 def get_message(kernel, stream, timeout=None):
-    """Return the next message of a channel, those that await_reply took from `iopub` first."""
-    if stream == "iopub" and kernel.early_outputs:
-        return kernel.early_outputs.popleft()
-    return nbval_get_message(kernel, stream, timeout)
+    """Return the next message of a channel, those that await_reply took from `iopub` first; note what was heard."""
+    early = stream == "iopub" and kernel.early_outputs
+    message = kernel.early_outputs.popleft() if early else nbval_get_message(kernel, stream, timeout)
+    kernel.heard.update({message["msg_type"], message["content"].get("name")})
+    return message
+
+
+def in_order(outputs) -> list:
+    """Return what a cell puts out, in order: a stream's name at its first text, the types of each display."""
+    found = [output.get("name") or sorted(output.get("data", ())) for output in outputs]
+    return [kind for place, kind in enumerate(found) if isinstance(kind, list) or kind not in found[:place]]
 
 
 def pictures(outputs) -> list[bytes]:
@@ -120,6 +143,8 @@ def runtest(cell):
     """Run a cell as nbval does, then ask what the kernel itself replied."""
     if not cell.parent.kernel.is_alive():
         raise RuntimeError("the kernel died in or after an earlier cell")
+    heard = cell.parent.kernel.heard
+    heard.clear()
     nbval_runtest(cell)
     reply, expects = cell.parent.kernel.last_reply or {}, cell.options["check_exception"]
     kinds = [output["output_type"] for output in cell.test_outputs or []]
@@ -129,9 +154,16 @@ def runtest(cell):
         cell.raise_cell_error(f"the kernel replied {reply.get('status')}: {reply.get('ename')}: {reply.get('evalue')}")
     if expects and "error" not in kinds:
         cell.raise_cell_error("the cell is tagged raises-exception, and nothing was raised")
-    if any(output.get("name") == "stderr" for output in cell.test_outputs or []):
-        cell.raise_cell_error("the cell wrote to stderr, as an error in a thread or a child process does")
+    if "stderr" in heard:
+        spoken = "".join(output["text"] for output in cell.test_outputs if output.get("name") == "stderr")
+        cell.raise_cell_error("the cell wrote to stderr, as an error in a thread or a child process does", spoken)
     if cell.options["check"]:
+        if heard & {"update_display_data", "clear_output"}:
+            cell.raise_cell_error("the cell changes what it has put out, and nbval compares only the first of it")
+        if in_order(cell.test_outputs) != in_order(cell.cell.outputs):
+            cell.raise_cell_error(
+                f"it puts out {in_order(cell.test_outputs)}, and saved is {in_order(cell.cell.outputs)}"
+            )
         compare_pictures(cell)
 
 
@@ -141,18 +173,42 @@ def setup(cell):
         pytest.fail("an earlier cell timed out", pytrace=False)
 
 
+def start(notebook):
+    """Start a notebook's kernel, after waiting for another run of that chapter, which writes to the same folder."""
+    lock = FileLock(notebook.config.rootpath / "runs" / f"{notebook.path.stem}.lock")
+    Path(lock.lock_file).parent.mkdir(exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        name, capture = notebook.path.stem, notebook.config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\nanother run of {name} is at work in runs/{name}; this one waits for it", flush=True)
+        lock.acquire()
+    notebook.addfinalizer(lock.release)
+    nbval_start(notebook)
+
+
 def teardown(notebook):
-    """Stop the kernel, and fail the last cell if the kernel died after its reply or at its end."""
+    """Stop the kernel, and fail the last cell if the kernel died, or wrote to stderr, after its reply."""
     kernel = notebook.kernel
-    time.sleep(0.2)
-    alive = kernel is not None and kernel.is_alive()
+    if kernel is None:
+        return
+    kernel.heard.clear()
+    with suppress(Empty):
+        while kernel.is_alive():
+            kernel.get_message("iopub", timeout=0.5)
+    alive = kernel.is_alive()
     nbval_teardown(notebook)
-    if kernel is not None and not alive:
+    if not alive:
         pytest.fail(f"{notebook.path.name}: the kernel died after its last cell", pytrace=False)
+    if "stderr" in kernel.heard:
+        pytest.fail(f"{notebook.path.name}: something wrote to stderr after its last cell", pytrace=False)
 
 
 NETWORKS = loopback_only()
 nbval_get_message, nbval_runtest, nbval_teardown = RunningKernel.get_message, IPyNbCell.runtest, IPyNbFile.teardown
 RunningKernel.early_outputs = property(lambda kernel: kernel.__dict__.setdefault("outputs_so_far", deque()))
+RunningKernel.heard = property(lambda kernel: kernel.__dict__.setdefault("heard_in_this_cell", set()))
 RunningKernel.await_reply, RunningKernel.get_message = await_reply, get_message
 IPyNbCell.runtest, IPyNbCell.setup, IPyNbFile.teardown = runtest, setup, teardown
+nbval_start, IPyNbFile.setup = IPyNbFile.setup, start

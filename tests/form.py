@@ -14,9 +14,16 @@ TAGS = {"nbval-ignore-output", "raises-exception", "exercise", "check", "solutio
 LONGEST_CELL = 25
 LEAST_STRICT = 0.6
 WORDS_PER_CODE_CELL = 15
+# nbval compares the first two as text, conftest.py the pictures, and nobody any other type.
+COMPARED = {"text/plain", "text/html", "image/png"}
 # Their failure does not reach the cell that starts them.
 UNWATCHED = {"Thread", "Timer", "Process", "Popen", "create_task", "ensure_future", "register", "system", "popen"}
-LOCAL = re.compile(r"/(home|root|work|tmp|Users|opt|mnt)/|[A-Z]:\\\\|site-packages|\bhf_[A-Za-z0-9]{20,}")
+UNWATCHED |= {"submit", "call_soon", "run_in_executor", "apply_async"}
+LOCAL = re.compile(r"/(home|root|work|tmp|Users|opt|mnt)/|[A-Z]:\\\\|site-packages|\bhf_[A-Za-z0-9]{20,}|token=\w{16,}")
+# A browser would run it, or Python would run what came with a file.
+ACTIVE = re.compile(r"<\s*(script|iframe|object|embed)\b|<[^>]*\son\w+\s*=|javascript:", flags=re.IGNORECASE)
+TRUSTING = re.compile(r"trust_remote_code|pickle\.loads?\(|weights_only=False|shell=True|os\.(system|popen)\(")
+OWN_PICKLES = {"random", "pickle"}  # cells of chapter 07: they load what the chapter wrote a moment before
 
 
 def tags(cell) -> set[str]:
@@ -109,13 +116,16 @@ def watches_what_it_starts(notebook) -> list[str]:
         for node in ast.walk(module):
             if isinstance(node, ast.ExceptHandler) and node.type is None:
                 problems.append(f"{cell.id}: a bare except swallows the runner's interrupt")
+            if isinstance(node, ast.ImportFrom) and node.module == "subprocess":
+                problems.append(f"{cell.id}: write subprocess.run, so that its check is seen")
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             checked = any(word.arg == "check" and getattr(word.value, "value", 0) is True for word in node.keywords)
             shell = any(word.arg == "shell" for word in node.keywords)
             owner = getattr(getattr(node.func, "value", None), "id", "")
-            if owner == "subprocess" and name == "run" and (shell or not (checked or "returncode" in cell.source)):
+            unchecked = name != "Popen" and not (name == "run" and (checked or "returncode" in cell.source))
+            if owner == "subprocess" and (shell or unchecked):
                 problems.append(f"{cell.id}: subprocess.run without a check of its exit status, or with a shell")
             awaited = name == "Popen" and "returncode" in cell.source
             if (name in UNWATCHED and owner != "psutil" and not awaited) or name == "set_custom_exc":
@@ -123,12 +133,23 @@ def watches_what_it_starts(notebook) -> list[str]:
     return problems
 
 
+def catches_its_assert(node) -> bool:
+    """Say whether a `try` catches the error of an assert that stands in it."""
+    types = " ".join(ast.unparse(handler.type) for handler in getattr(node, "handlers", ()) if handler.type)
+    body = [inner for line in node.body for inner in ast.walk(line)] if types else []
+    return bool(re.search(r"\b(AssertionError|(Base)?Exception)\b", types)) and any(
+        isinstance(n, ast.Assert) for n in body
+    )
+
+
 def asserts_something(notebook) -> list[str]:
-    """An assert is no tuple and no constant; a cell that nbval ignores, or draws, has one at hand."""
+    """An assert is no tuple, no constant, and not caught; a cell that nbval ignores, or draws, has one at hand."""
     problems = []
     cells = code_cells(notebook)
     for cell, module in parsed(notebook):
         for node in ast.walk(module):
+            if catches_its_assert(node):
+                problems.append(f"{cell.id}: line {node.lineno} catches the error of an assert of its own")
             if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple | ast.Constant):
                 problems.append(f"{cell.id}: line {node.lineno} asserts what is always true")
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
@@ -154,6 +175,8 @@ def has_clean_outputs(notebook) -> list[str]:
         for output in outputs:
             if output.output_type == "error" and "raises-exception" not in tags(cell):
                 problems.append(f"{cell.id}: ends in {output.ename}")
+            if unseen := set(output.get("data", ())) - COMPARED:
+                problems.append(f"{cell.id}: nobody compares an output of type {', '.join(sorted(unseen))}")
             if output.get("name") == "stderr":
                 problems.append(f"{cell.id}: writes to stderr: {output.text[:80]!r}")
             spoken = json.dumps({key: value for key, value in output.items() if key != "traceback"})
@@ -166,6 +189,18 @@ def has_clean_outputs(notebook) -> list[str]:
             problems.append(f"{cell.id}: tagged raises-exception, and no error is saved")
         if found := LOCAL.search(cell.source):
             problems.append(f"{cell.id}: its source names {found.group()!r}")
+    return problems
+
+
+def trusts_no_stranger(notebook) -> list[str]:
+    """Nothing runs when it is opened, and a cell that is run loads no code with a model and unpickles nothing."""
+    problems = []
+    for cell in notebook.cells:
+        shown = [output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+        shown += [cell.source] if cell.cell_type == "markdown" else []
+        problems += [f"{cell.id}: shows {found.group()!r}" for html in shown if (found := ACTIVE.search(html))]
+        if cell.cell_type == "code" and cell.id not in OWN_PICKLES and (found := TRUSTING.search(cell.source)):
+            problems.append(f"{cell.id}: {found.group()!r} runs what came from elsewhere")
     return problems
 
 
@@ -205,6 +240,7 @@ RULES = [
     asserts_something,
     is_mostly_compared,
     has_clean_outputs,
+    trusts_no_stranger,
     is_short_and_explained,
     starts_and_ends_as_a_chapter,
 ]

@@ -47,6 +47,12 @@ def notebook(*cells):
     return new_notebook(cells=sound, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
 
 
+def shown(**data: str) -> dict:
+    """Return the output of a cell that displayed `data`, by subtype of text/ or image/."""
+    types = {"plain": "text/plain", "jpeg": "image/jpeg"}
+    return new_output("display_data", data={types[name]: value for name, value in data.items()})
+
+
 def figure(values: list) -> dict:
     """Return the output of a cell that drew `values`."""
     fig, ax = plt.subplots(figsize=(4, 3))
@@ -71,6 +77,13 @@ CUSTOM = "get_ipython().set_custom_exc((Exception,), lambda *args, **kwargs: Non
 THREAD = "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthread.start()\nthread.join()"
 CHILD = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'raise SystemExit(\"lost\")'])"
 DIES = "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()"
+LATE = "import threading\nthreading.Timer(0.05, lambda: 1 / 0).start()"
+IMPORT = "from IPython.display import clear_output, display\n"
+UPDATED = IMPORT + "shown = display('as saved', display_id=True)\nshown.update('another')"
+CLEARED = IMPORT + "print('as saved')\nclear_output()"
+JPEG = IMPORT + "display({'image/jpeg': 'AAAA', 'text/plain': '<a figure>'}, raw=True)"
+FUTURE = "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor().submit(lambda: 1 / 0)"
+CAUGHT = "try:\n    assert 1 > 2\nexcept Exception:\n    pass"
 
 # What the runner must catch: a name, and the cells that go wrong.
 EXECUTED = {
@@ -84,9 +97,15 @@ EXECUTED = {
     "thread_fails": [cell(THREAD, tags=("nbval-ignore-output",))],
     "kernel_dies_in_a_cell": [cell("import os\nos._exit(1)")],
     "another_picture": [cell(DRAW, figure([3, 1, 2]))],
+    "a_picture_of_a_type_that_is_not_compared": [cell(JPEG, shown(plain="<a figure>"))],
+    "another_order_of_outputs": [cell(IMPORT + "display(1)\nprint(2)", stream("2\n"), shown(plain="1"))],
+    "a_display_that_is_updated": [cell(UPDATED, shown(plain="'as saved'"))],
+    "an_output_that_is_cleared": [cell(CLEARED, stream("as saved\n"))],
+    "a_name_of_the_ipython_profile": [cell("print(from_the_profile)", stream("42\n"))],
     "wrong_number": [cell("print(2 + 2)", stream("5\n"))],
     "wrong_bound": [cell("assert 0.84 > 0.9, 'too low'", tags=("nbval-ignore-output",))],
 }
+AT_THE_END = {"kernel_dies_at_the_end": DIES, "thread_fails_at_the_end": LATE}
 SOUND = [cell(DRAW, figure([1, 2, 3])), cell("int('x')", error("ValueError", "?"), tags=("raises-exception",))]
 SOUND[1].outputs[0].evalue = "invalid literal for int() with base 10: 'x'"
 
@@ -99,13 +118,18 @@ def red(tmp_path_factory) -> dict[str, bool]:
     for name, cells in EXECUTED.items():
         nbformat.write(notebook(*cells), folder / f"{name}.ipynb")
     nbformat.write(notebook(*SOUND), folder / "sound.ipynb")
-    last = notebook()
-    last.cells[-1] = cell(DIES)
-    last.cells[-1].execution_count = 2
-    nbformat.write(last, folder / "kernel_dies_at_the_end.ipynb")
+    for name, source in AT_THE_END.items():
+        last = notebook()
+        last.cells[-1] = cell(source)
+        last.cells[-1].execution_count = 2
+        nbformat.write(last, folder / f"{name}.ipynb")
+    startup = folder / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("from_the_profile = 42\n", encoding="utf-8")
     options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=3", "-p", "no:cacheprovider", "--junitxml=r.xml"]
     command = [sys.executable, "-m", "pytest", "-q", *options, "."]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    profile = {**os.environ, "IPYTHONDIR": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=profile, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     verdict = {path.stem: False for path in folder.glob("*.ipynb")}
     for case in ElementTree.parse(folder / "r.xml").iter("testcase"):
@@ -114,7 +138,7 @@ def red(tmp_path_factory) -> dict[str, bool]:
     return verdict
 
 
-@pytest.mark.parametrize("name", [*EXECUTED, "kernel_dies_at_the_end"])
+@pytest.mark.parametrize("name", [*EXECUTED, *AT_THE_END])
 def test_the_runner_sees_it_red(red, name):
     assert red[name], f"{name} passed"
 
@@ -124,19 +148,20 @@ def test_the_runner_sees_a_sound_notebook_green(red):
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("setting", "option", "words"),
     [
-        ({"PYTHONOPTIMIZE": "1"}, "PYTHONOPTIMIZE"),
-        ({"PYTEST_ADDOPTS": "--nbval-sanitize-with=x.cfg"}, "no sanitizing"),
-        ({"PYTEST_ADDOPTS": "--nbval-lax"}, "no lax"),
+        ({"PYTHONOPTIMIZE": "1"}, "--nbval", "PYTHONOPTIMIZE"),
+        ({"PYTEST_ADDOPTS": "--collect-only"}, "--nbval", "PYTEST_ADDOPTS"),
+        ({}, "--nbval-sanitize-with=x.cfg", "no sanitizing"),
+        ({}, "--nbval-lax", "no lax"),
     ],
     ids=lambda value: str(value),
 )
-def test_settings_that_check_nothing_are_refused(tmp_path, setting, words):
+def test_settings_that_check_nothing_are_refused(tmp_path, setting, option, words):
     shutil.copy(ROOT / "conftest.py", tmp_path)
     nbformat.write(notebook(), tmp_path / "sound.ipynb")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "."],
+        [sys.executable, "-m", "pytest", "-q", "--nbval", option, "--nbval-current-env", "-p", "no:cacheprovider", "."],
         cwd=tmp_path, env={**os.environ, **setting}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 4 and words in done.stdout + done.stderr
@@ -178,6 +203,7 @@ def with_an_unknown_field():
 
 
 IGNORED = ("nbval-ignore-output",)
+SCRIPT = "<table></table><script>alert(1)</script>"
 BY_FORM = {
     "nbval_skip": (form.has_known_tags, notebook(cell("raise ValueError", tags=("nbval-skip",)))),
     "skip_in_a_string": (form.has_no_markers, notebook(cell('text = """\n# NBVAL_SKIP\n"""\nraise ValueError'))),
@@ -189,12 +215,16 @@ BY_FORM = {
     "task": (form.watches_what_it_starts, notebook(cell("import asyncio\nasyncio.create_task(work())"))),
     "process": (form.watches_what_it_starts, notebook(cell("from multiprocessing import Process\nProcess().start()"))),
     "unchecked_run": (form.watches_what_it_starts, notebook(cell(CHILD))),
+    "future": (form.watches_what_it_starts, notebook(cell(FUTURE))),
+    "call": (form.watches_what_it_starts, notebook(cell("import subprocess\nsubprocess.call(['false'])"))),
+    "bare_run": (form.watches_what_it_starts, notebook(cell("from subprocess import run\nrun(['false'])"))),
     "atexit": (form.watches_what_it_starts, notebook(cell("import atexit\natexit.register(print, 1 / 1)"))),
     "custom_handler": (form.watches_what_it_starts, notebook(cell(CUSTOM))),
     "bare_except": (form.watches_what_it_starts, notebook(cell("try:\n    f()\nexcept:\n    pass"))),
     "prints_fail": (form.has_clean_outputs, notebook(cell("print('FAIL')", stream("FAIL\n")))),
     "assert_on_a_tuple": (form.asserts_something, notebook(cell("assert (1 == 2, 'message')"))),
     "assert_on_a_constant": (form.asserts_something, notebook(cell("assert 'always'"))),
+    "assert_that_is_caught": (form.asserts_something, notebook(cell(CAUGHT))),
     "ignored_and_unasserted": (form.asserts_something, notebook(cell("print(1)", stream("2\n"), tags=IGNORED))),
     "never_executed": (form.was_executed, without_counts()),
     "one_cell_not_executed": (form.was_executed, with_one_count_missing()),
@@ -205,7 +235,13 @@ BY_FORM = {
     "equal_ids": (form.has_stable_cells, with_equal_ids()),
     "invalid": (form.is_valid, with_an_unknown_field()),
     "local_path": (form.has_clean_outputs, notebook(cell("print(p)", stream("/" + "home/someone/course\n")))),
+    "jpeg": (form.has_clean_outputs, notebook(cell(JPEG, shown(jpeg="BBBB", plain="<a figure>")))),
     "stderr": (form.has_clean_outputs, notebook(cell("f()", new_output("stream", name="stderr", text="oh")))),
+    "jupyter_token": (form.has_clean_outputs, notebook(cell("print(url)", stream("/lab?token=" + "0f" * 24)))),
+    "script": (form.trusts_no_stranger, notebook(cell("t", new_output("display_data", data={"text/html": SCRIPT})))),
+    "handler": (form.trusts_no_stranger, new_notebook(cells=[new_markdown_cell('<img src="x" onerror="f()">')])),
+    "remote_code": (form.trusts_no_stranger, notebook(cell("load('a/b', trust_remote_code=True)"))),
+    "pickle": (form.trusts_no_stranger, notebook(cell("torch.load('model.bin', weights_only=False)"))),
     "mostly_ignored": (form.is_mostly_compared, notebook(*[cell("assert f()", tags=IGNORED) for _ in range(4)])),
     "too_long": (form.is_short_and_explained, notebook(cell("x = 1\n" * 26))),
 }
@@ -224,14 +260,31 @@ def test_the_rule_lets_a_sound_notebook_through(rule):
     assert not rule(sound)
 
 
-def test_a_notebook_in_a_folder_that_pytest_skips_is_noticed(tmp_path):
-    repository = tmp_path / "course"
+@pytest.fixture
+def repository(tmp_path):
+    """A course with one notebook, and with the tests of form."""
     for folder in ("notebooks", "build", "tests"):
-        (repository / folder).mkdir(parents=True)
-    for name in ("form.py", "test_form.py"):
-        shutil.copy(ROOT / "tests" / name, repository / "tests")
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("pyproject.toml", "conftest.py", "tests/form.py", "tests/test_form.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    nbformat.write(notebook(), tmp_path / "notebooks" / "sound.ipynb")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def of_the_form(repository, name: str) -> subprocess.CompletedProcess:
+    """Run the test of the form that is called `name`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", name]
+    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+
+
+def test_a_notebook_in_a_folder_that_pytest_skips_is_noticed(repository):
     nbformat.write(notebook(), repository / "build" / "hidden.ipynb")
-    subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", "in_the_folder"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    done = of_the_form(repository, "in_the_folder")
     assert done.returncode == 1 and "hidden.ipynb" in done.stdout
+
+
+def test_a_notebook_that_a_second_conftest_leaves_out_is_noticed(repository):
+    (repository / "notebooks" / "conftest.py").write_text("collect_ignore = ['sound.ipynb']\n", encoding="utf-8")
+    done = of_the_form(repository, "is_collected")
+    assert done.returncode == 1 and "sound.ipynb" in done.stdout

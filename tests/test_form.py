@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import form
@@ -32,6 +33,11 @@ def test_every_code_cell_is_collected(pytestconfig):
     assert "notebooks" in pytestconfig.getini("testpaths")
     options = " ".join(pytestconfig.getini("addopts"))
     assert "--nbval " in options + " " and "lax" not in options and "sanitize" not in options
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "notebooks"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    collected = Counter(line.split("::")[0] for line in done.stdout.splitlines() if "::Cell " in line)
+    notebooks = {path: nbformat.read(path, as_version=4) for path in NOTEBOOKS}
+    assert collected == {f"notebooks/{path.name}": len(form.code_cells(book)) for path, book in notebooks.items()}
 
 
 def test_course_py_is_small_and_documented():

@@ -270,3 +270,112 @@ assert all((same[key] == value).all() for key, value in tiny.state_dict().items(
 """
     done = run(["-c", code], hub.url, "", tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def hanging_up(handler) -> bool:
+    """A fault that says nothing for longer than READ waits, and hangs up."""
+    time.sleep(0.2)
+    handler.close_connection = True
+    return True
+
+
+def cutting_off(handler) -> bool:
+    """A fault that announces a large file whole and sends its beginning, each time."""
+    if handler.command != "GET" or not handler.path.endswith((".parquet", ".safetensors", "tokenizer.json")):
+        return False
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    handler.wfile.write(b"{" * 1000)
+    handler.close_connection = True
+    return True
+
+
+# What `load_dataset` and `from_pretrained` say, when every answer is the fault.
+NOT_THERE = ("doesn't exist on the Hub or cannot be accessed", "is not a valid model identifier")
+NOT_NOW = ("Couldn't find '{}/reviews' on the Hugging Face Hub", "We couldn't connect to")
+UNKNOWN = {"X-Error-Code": "RepoNotFound"}  # the Hub's word for a repository that is not there, or not for you
+WHEN_READ = {
+    "401": (answering(401, **UNKNOWN), NOT_THERE),
+    "404": (answering(404, **UNKNOWN), NOT_THERE),
+    "429": (answering(429, **{"Retry-After": "60"}), NOT_NOW),
+    "500": (answering(500), NOT_NOW),
+    "slow": (hanging_up, ("Server disconnected without sending a response", "Can't load the configuration of")),
+    "cut_off": (cutting_off, ("peer closed connection without sending complete message", "Can't load the model for")),
+}
+# Reads everything of one repository after the other: `healthy` first, then each while the hub has its fault, and after.
+READ = """
+import json, shutil, sys, time
+from pathlib import Path
+from urllib.request import urlopen
+import huggingface_hub.constants as constants
+constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.1
+time.sleep = lambda seconds: None  # before they ask again, the libraries wait for 1, 2, 4, 8 seconds, or as told
+import datasets
+datasets.disable_progress_bars()
+from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
+
+hub, data, *faults = sys.argv[1:]
+first = Path(hub, "first")
+DistilBertModel(DistilBertConfig(vocab_size=30522, dim=8, n_heads=2, n_layers=1, hidden_dim=8)).save_pretrained(first)
+AutoTokenizer.from_pretrained(f"{data}/distilbert-mini").save_pretrained(first)
+few = datasets.load_dataset(f"{data}/imdb", split="train").select(range(20))
+for name in ["healthy", *faults]:
+    few.to_parquet(Path(hub, "datasets", name, "reviews", "train.parquet"))
+    shutil.copytree(first, Path(hub, "models", name, "model"))
+
+calls = {
+    "data": lambda name: datasets.load_dataset(f"{name}/reviews", split="train")["text"][:],
+    "model": lambda name: AutoModel.from_pretrained(f"{name}/model").transformer.layer[0].ffn.lin1.weight.tolist(),
+    "tokenizer": lambda name: AutoTokenizer.from_pretrained(f"{name}/model")("a film")["input_ids"],
+}
+right = {what: call("healthy") for what, call in calls.items()}
+for name in faults:
+    for what, call in calls.items():
+        urlopen(f"{constants.ENDPOINT}/.fault/{name}").close()
+        try:
+            said = f"no error: {call(name)}"
+        except Exception as error:
+            said = str(error)
+        urlopen(f"{constants.ENDPOINT}/.fault/none").close()
+        print(json.dumps([name, what, said, call(name) == right[what]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def readings(tmp_path_factory) -> dict[tuple[str, str], tuple[str, bool]]:
+    """For each fault and call: what it said, and whether the same call, on a healthy hub, then gave the right thing."""
+    home, current = tmp_path_factory.mktemp("read"), ["none"]
+
+    class InTrouble(Handler):
+        def parse_request(self) -> bool:
+            if not super().parse_request():
+                return False
+            if self.path.startswith("/.fault/"):
+                current[0] = self.path.removeprefix("/.fault/")
+                self.send(200, {})
+                return False
+            return current[0] == "none" or not WHEN_READ[current[0]][0](self)
+
+    server = make_hub(home / "hub", handler=InTrouble)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done = run(["-c", READ, home / "hub", ROOT / "data", *WHEN_READ], server.url, "", home)
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    return {(name, what): (said, mended) for name, what, said, mended in lines}
+
+
+@pytest.mark.parametrize("name", WHEN_READ)
+def test_reading_from_a_hub_in_trouble_says_so_and_the_next_call_gets_the_right_bytes(readings, name):
+    for what, words in zip(("data", "model"), WHEN_READ[name][1], strict=True):
+        said, mended = readings[name, what]
+        assert words.format(name) in said and mended, (what, said)
+
+
+@pytest.mark.parametrize("name", WHEN_READ)
+def test_a_tokenizer_can_come_back_empty_without_a_word_and_the_next_call_mends_it(readings, name):
+    """With the model's configuration in the cache and no tokenizer, transformers 5.23 makes one that knows no word."""
+    said, mended = readings[name, "tokenizer"]
+    assert said.startswith("no error: [2, 1, 1, 3]") == (name in ("429", "500")) and mended, said

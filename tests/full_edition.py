@@ -1,0 +1,164 @@
+"""The full edition where there is no GPU and no Hub: a pytest plugin, loaded when COURSE_EDITION is full.
+
+It serves the published names from a hub on loopback: the course's own reviews in the Hub's layout, and a DistilBERT
+of random weights that is 1/SCALE as wide as the published one. Every cell of every notebook is executed, in a scratch
+copy of the checkout, and an exception is red. Outputs are not compared, because the saved ones are the mini edition's.
+An assert that does not hold is noted, and the cell goes on: what training reaches cannot be had from random weights.
+That excuses only cells that train or are tagged nbval-ignore-output; in all others an assert must hold.
+
+Set HF_ENDPOINT, and that hub is asked instead, nothing is scaled, and an assert that does not hold is red.
+"""
+
+import ast
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCALE = 8  # everything that the full edition has more of than a CPU can take is divided by this
+
+
+def fill(hub: Path) -> None:
+    """Write the published repositories into the folder of a hub."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    imdb = hub / "datasets/stanfordnlp/imdb/plain_text"
+    critics = hub / "datasets/cornell-movie-review-data/rotten_tomatoes"
+    model = hub / "models/distilbert/distilbert-base-uncased"
+    for folder in (imdb, critics, model):
+        folder.mkdir(parents=True)
+
+    splits = ("train", "test", "unsupervised")
+    for split in splits[:2]:
+        shutil.copy(ROOT / f"data/imdb/{split}.parquet", imdb / f"{split}-00000-of-00001.parquet")
+    table = pq.read_table(ROOT / "data/imdb/test.parquet")
+    table = table.set_column(1, table.schema.field("label"), pa.array([-1] * len(table)))  # nobody labelled them
+    pq.write_table(table, imdb / "unsupervised-00000-of-00001.parquet")
+    paths = "".join(f"  - split: {split}\n    path: plain_text/{split}-*\n" for split in splits)
+    configs = f"---\nconfigs:\n- config_name: plain_text\n  default: true\n  data_files:\n{paths}---\n"
+    (imdb.parent / "README.md").write_text(configs, encoding="utf-8")
+    for split, file in {"train": "train", "validation": "test", "test": "test"}.items():
+        shutil.copy(ROOT / f"data/rotten_tomatoes/{file}.parquet", critics / f"{split}.parquet")
+
+    torch.manual_seed(0)
+    full = DistilBertConfig()
+    size = {"dim": full.dim // SCALE, "hidden_dim": full.hidden_dim // SCALE}
+    spread = full.initializer_range * SCALE**0.5  # so that what comes out of a layer varies as much as at full width
+    config = DistilBertConfig(**size, initializer_range=spread, tie_weights_=True)
+    DistilBertForMaskedLM(config).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(ROOT / "data/distilbert-mini" / name, model)
+
+
+def copy_course(checkout: Path) -> None:
+    """Make a checkout to run in, with a course.py of smaller sizes and nothing of the mini edition's data."""
+    shutil.copytree(ROOT / "notebooks", checkout / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    with (checkout / "notebooks" / "course.py").open("a", encoding="utf-8") as course:
+        names = "TRAIN_ROWS, MAX_LENGTH"
+        course.write(f"\n{names} = (size // {SCALE} for size in ({names}))\n")
+    (checkout / "data").mkdir()
+    (checkout / "data" / "metrics").symlink_to(ROOT / "data" / "metrics")
+    (checkout / "tests").symlink_to(ROOT / "tests")
+
+
+def note_in_kernels() -> None:
+    """Write what every kernel runs at its start into the IPython profile, which conftest.py has made."""
+    startup = Path(os.environ["IPYTHONDIR"], "profile_default", "startup")
+    startup.mkdir(parents=True)
+    # Names that this leaves in a kernel would hide a missing import in a notebook.
+    code = f"""import sys
+sys.path.append({str(ROOT / "tests")!r})
+import note_unmet
+get_ipython().ast_transformers.append(note_unmet.NoteUnmet())
+sys.path.pop()
+del sys, note_unmet
+"""
+    (startup / "at_start.py").write_text(code, encoding="utf-8")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config) -> None:
+    """Start the hub, unless HF_ENDPOINT names one, and let every kernel use it."""
+    from loopback_hub import make_hub
+    from nbval.kernel import RunningKernel
+
+    config.scratch, config.unmet = None, []
+    if "HF_ENDPOINT" in os.environ:
+        return
+    config.scratch = scratch = Path(tempfile.mkdtemp(prefix="full-edition-")).resolve()
+    fill(scratch / "hub")
+    copy_course(scratch)
+    note_in_kernels()
+    config.hub = make_hub(scratch / "hub")
+    threading.Thread(target=config.hub.serve_forever, daemon=True).start()
+    os.environ |= {"HF_ENDPOINT": config.hub.url, "HF_HOME": str(scratch / "home"), "HF_HUB_DISABLE_XET": "1"}
+    os.environ |= {"HF_HUB_OFFLINE": "0", "COURSE_UNMET": str(scratch / "unmet")}
+    os.environ["PYTHONWARNINGS"] = "ignore:'pin_memory' argument is set as true"  # which does nothing without a GPU
+    os.environ.pop("HF_TOKEN", None)
+    usual = RunningKernel.__init__
+
+    def start(kernel, name, cwd=None, **options):
+        usual(kernel, name, cwd=str(scratch / "notebooks"), **options)
+
+    RunningKernel.__init__ = start
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out tests/, which are about the mini edition."""
+    return True if ROOT / "tests" in collection_path.parents else None
+
+
+def pytest_runtest_setup(item) -> None:
+    """Compare nothing: the saved outputs are the mini edition's."""
+    item.options["check"] = False
+
+
+def take_notes(scratch: Path | None) -> list[str]:
+    """Return the asserts that were noted since the last call."""
+    if scratch is None or not (noted := scratch / "unmet").exists():
+        return []
+    claims = noted.read_text(encoding="utf-8").splitlines()
+    noted.unlink()
+    return claims
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Run a cell, collect what it noted, and fail it for an assert that training is no excuse for."""
+    try:
+        result = yield
+    finally:
+        claims = take_notes(item.config.scratch)
+        item.config.unmet += [f"{item.path.stem} {item.cell.id}: {claim}" for claim in claims]
+    trained = "nbval-ignore-output" in item.cell.metadata.get("tags", []) or ".train(" in item.cell.source
+    if claims and not trained:
+        own = {ast.unparse(node) for node in ast.walk(ast.parse(item.cell.source)) if isinstance(node, ast.Assert)}
+        if broken := own.intersection(claims):  # others come from a chapter that this one runs
+            item.raise_cell_error("an assert that has nothing to do with training does not hold", "\n".join(broken))
+    return result
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    """Say how many cells ran, and list every assert that did not hold."""
+    ran = sum(len(terminalreporter.getreports(outcome)) for outcome in ("passed", "failed"))
+    terminalreporter.section("full edition")
+    for unmet in config.unmet:
+        terminalreporter.line(unmet)
+    terminalreporter.line(f"{ran} cells ran; {len(config.unmet)} asserts did not hold")
+
+
+def pytest_unconfigure(config) -> None:
+    """Stop the hub and remove what it served."""
+    if config.scratch:
+        config.hub.shutdown()
+        config.hub.server_close()
+        shutil.rmtree(config.scratch)
