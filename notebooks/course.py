@@ -111,7 +111,7 @@ def describe() -> None:
     """
     if EDITION == "mini" and not all((HERE / name).exists() for name in (DATASET, CHECKPOINT)):
         raise FileNotFoundError("The course's data is not there yet; run `python data/prepare.py` in its folder.")
-    device = "cpu" if USE_CPU else torch.accelerator.current_accelerator().type
+    device = "cpu" if USE_CPU else torch.accelerator.current_accelerator(check_available=True) or "cpu"
     print(
         f"{EDITION} edition · transformers {transformers.__version__} · datasets {datasets.__version__} · "
         f"torch {torch.__version__.split('+')[0]} · {device}"
@@ -134,7 +134,7 @@ def finetuned() -> str:
     """
     if not (HERE / "../runs/05_train/results.json").exists():
         print("No fine-tuned model yet: chapter 05 runs first, about six minutes on two CPU cores.", flush=True)
-        subprocess.run([sys.executable, str(HERE / "run.py"), "05"], check=True)
+        subprocess.run([sys.executable, str(HERE / "run.py"), "--once", "05"], check=True)
     return "../runs/05_train/model"
 
 
