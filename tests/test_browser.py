@@ -82,8 +82,10 @@ def run_all(page, lab, name: str):
     before = (notebooks / name).stat().st_mtime_ns
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator('li[data-command="runmenu:run-all"]').click()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]").wait_for(timeout=30_000)
-    idle.wait_for(timeout=240_000)
+    waiting = page.locator(".jp-InputPrompt", has_text="[*]")  # the kernel is idle for a moment between two cells, too
+    waiting.first.wait_for(timeout=120_000)
+    expect(waiting).to_have_count(0, timeout=240_000)
+    idle.wait_for(timeout=30_000)
     page.keyboard.press("Control+s")
     for _ in range(100):
         if (notebooks / name).stat().st_mtime_ns != before:
