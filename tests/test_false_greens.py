@@ -126,7 +126,7 @@ def red(tmp_path_factory) -> dict[str, bool]:
     startup = folder / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "mine.py").write_text("from_the_profile = 42\n", encoding="utf-8")
-    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=3", "-p", "no:cacheprovider", "--junitxml=r.xml"]
+    options = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=6", "-p", "no:cacheprovider", "--junitxml=r.xml"]
     command = [sys.executable, "-m", "pytest", "-q", *options, "."]
     profile = {**os.environ, "IPYTHONDIR": str(folder)}
     done = subprocess.run(command, cwd=folder, env=profile, capture_output=True, text=True, check=False)
