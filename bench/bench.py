@@ -1,8 +1,8 @@
 """Train one model by several recipes, side by side in one process, and write what each costs and reaches.
 
-python bench/bench.py           the recipes of README's table, about an hour on two CPU cores
+python bench/bench.py           the recipes, about an hour on two CPU cores
 python bench/bench.py --curve   the course's recipe and TF-IDF from 500 to 20,000 reviews, as long again
-python bench/bench.py --table   print the table of bench/results.json as it stands in README
+python bench/bench.py --table   print bench/results.json as a table
 
 The recipes take turns of ten seconds, so that a busy minute of the machine meets all of them alike. An interrupted
 call is taken up at the last quarter of each run. The loop is the one that chapter 05 shows to be the Trainer's.
