@@ -54,11 +54,12 @@ def shown(**data: str) -> dict:
 
 
 def figure(values: list) -> dict:
-    """Return the output of a cell that drew `values`."""
-    fig, ax = plt.subplots(figsize=(4, 3))
-    ax.plot(values, linewidth=4)
+    """Return the output of a cell that drew `values`, in matplotlib's own style, which other tests may have left."""
     png = io.BytesIO()
-    fig.savefig(png, format="png")
+    with plt.style.context("default"):
+        fig, ax = plt.subplots(figsize=(4, 3))
+        ax.plot(values, linewidth=4)
+        fig.savefig(png, format="png")
     plt.close(fig)
     data = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": "<a figure>"}
     return new_output("display_data", data=data)
