@@ -121,8 +121,7 @@ def copy_checkout(folder: Path) -> None:
     shutil.copytree(ROOT, folder, ignore=skip)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     shutil.copytree(trained / "model", folder / "runs/05_train/model")
-    for name in ("results.json", "whole_reviews.npy"):
-        shutil.copy(trained / name, folder / "runs/05_train")
+    shutil.copy(trained / "results.json", folder / "runs/05_train")
 
 
 def parts(mutant: Mutant) -> list[str]:
