@@ -6,6 +6,7 @@ names. Set COURSE_EDITION to choose one; unset, it is `full` where a GPU and the
 Between editions the notebooks differ in the values of the names below and in nothing else.
 """
 
+import json
 import logging
 import os
 import socket
@@ -22,10 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def hub_reachable(seconds: float = 3.0) -> bool:
-    """Say whether the Hugging Face Hub accepts a connection within `seconds`.
-
-    The attempt runs in a thread, because looking up a host name has no time limit of its own.
-    """
+    """Say whether the Hub accepts a connection within `seconds`; in a thread, as a name's look-up has no time limit."""
     hub, answered = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")), threading.Event()
     port = hub.port or (443 if hub.scheme == "https" else 80)
 
@@ -91,15 +89,15 @@ plt.rc("grid", alpha=0.3)
 
 if EDITION == "mini":
     DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
-    TRAIN_ROWS, HELD_OUT_ROWS = 6000, 1000
-    MAX_LENGTH = 128  # tokens of a review that training reads
+    TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
+    MAX_LENGTH, ANSWER_LENGTH = 64, 128  # tokens of a review that training reads, and the model that 05 saves
     EPOCHS, LEARNING_RATE = 1, 1.2e-4
-    ENCODER_DROPOUT, FROZEN_LAYERS = 0.0, 2
+    ENCODER_DROPOUT, FROZEN_LAYERS = 0.0, 3
 else:
     DATASET, SENTENCES = "stanfordnlp/imdb", "cornell-movie-review-data/rotten_tomatoes"
     CHECKPOINT = "distilbert/distilbert-base-uncased"
     TRAIN_ROWS, HELD_OUT_ROWS = 2000, 1000
-    MAX_LENGTH = 512
+    MAX_LENGTH = ANSWER_LENGTH = 512
     EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 2, 2e-5, 0.1, 0
 USE_CPU = EDITION == "mini"  # the same arithmetic on every machine
 
@@ -130,19 +128,20 @@ def peak_memory() -> float:
 def finetuned() -> str:
     """Return the folder with the model that chapter 05 saves, executing that chapter if there is none.
 
-    Raises CalledProcessError if chapter 05 fails.
+    Raises CalledProcessError if chapter 05 fails, ValueError if the other edition trained the model.
     """
-    if not (HERE / "../runs/05_train/results.json").exists():
+    results = HERE / "../runs/05_train/results.json"
+    if not results.exists():
         print("No fine-tuned model yet: chapter 05 runs first, about six minutes on two CPU cores.", flush=True)
         subprocess.run([sys.executable, str(HERE / "run.py"), "--once", "05"], check=True)
+    trained = json.loads(results.read_text(encoding="utf-8"))["checkpoint"]
+    if trained != CHECKPOINT:
+        raise ValueError(f"runs/05_train holds the other edition's model, {trained}; run chapter 05 to replace it.")
     return "../runs/05_train/model"
 
 
 def check(answer: object, is_right, hint: str) -> None:
-    """Tell a learner whether `answer` is right, and give `hint` if it is not.
-
-    `is_right` is a function of the answer; the three dots `...` stand for no answer yet.
-    """
+    """Say whether the function `is_right` accepts `answer`, where `...` is none yet, and give `hint` if it does not."""
     if answer is ...:
         print("To do: put your answer in the place of the three dots, and run both cells again.")
     else:

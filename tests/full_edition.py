@@ -63,11 +63,12 @@ def copy_course(checkout: Path) -> None:
     """Make a checkout to run in, with a course.py of smaller sizes and nothing of the mini edition's data."""
     shutil.copytree(ROOT / "notebooks", checkout / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
     with (checkout / "notebooks" / "course.py").open("a", encoding="utf-8") as course:
-        names = "TRAIN_ROWS, MAX_LENGTH"
+        names = "TRAIN_ROWS, MAX_LENGTH, ANSWER_LENGTH"
         course.write(f"\n{names} = (size // {SCALE} for size in ({names}))\n")
     (checkout / "data").mkdir()
     (checkout / "data" / "metrics").symlink_to(ROOT / "data" / "metrics")
-    (checkout / "tests").symlink_to(ROOT / "tests")
+    for folder in ("tests", "bench"):
+        (checkout / folder).symlink_to(ROOT / folder)
 
 
 def note_in_kernels() -> None:

@@ -121,7 +121,8 @@ def copy_checkout(folder: Path) -> None:
     shutil.copytree(ROOT, folder, ignore=skip)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     shutil.copytree(trained / "model", folder / "runs/05_train/model")
-    shutil.copy(trained / "results.json", folder / "runs/05_train")
+    for name in ("results.json", "whole_reviews.npy"):
+        shutil.copy(trained / name, folder / "runs/05_train")
 
 
 def parts(mutant: Mutant) -> list[str]:

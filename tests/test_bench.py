@@ -1,4 +1,7 @@
-"""The bench: an interrupted run goes on where it stopped."""
+"""The bench: an interrupted run goes on where it stopped, and README shows what it measured."""
+
+import json
+from dataclasses import asdict
 
 import torch
 
@@ -19,3 +22,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
             each.turn()
     assert run.log["tokens"] == resumed.log["tokens"] and len(resumed.log["curve"]) == 4
     assert all(map(torch.equal, run.model.state_dict().values(), resumed.model.state_dict().values()))
+
+
+def test_the_table_in_readme_is_that_of_the_results():
+    """And they are of the recipe that chapter 05 uses today."""
+    recipes = json.loads(bench.RESULTS.read_text(encoding="utf-8"))["recipes"]
+    assert bench.table(recipes) in (bench.HERE.parent / "README.md").read_text(encoding="utf-8")
+    assert recipes["course"]["recipe"] == asdict(bench.OURS)

@@ -1,5 +1,6 @@
 """What a learner sees, in a real Chromium: JupyterLab runs a chapter, the site is read, a deck is shown."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from filelock import FileLock
+from playwright.sync_api import TimeoutError as PageTimeout
 from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,10 +82,15 @@ def run_all(page, lab, name: str):
     idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     idle.wait_for(timeout=60_000)
     before = (notebooks / name).stat().st_mtime_ns
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator('li[data-command="runmenu:run-all"]').click()
     waiting = page.locator(".jp-InputPrompt", has_text="[*]")  # the kernel is idle for a moment between two cells, too
-    waiting.first.wait_for(timeout=120_000)
+    for _ in range(5):  # JupyterLab drops the command if it comes while the notebook is still being set up
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator('li[data-command="runmenu:run-all"]').click()
+        with contextlib.suppress(PageTimeout):
+            waiting.first.wait_for(timeout=20_000)
+            break
+    else:
+        pytest.fail(f"JupyterLab did not start to run {name}")
     expect(waiting).to_have_count(0, timeout=240_000)
     idle.wait_for(timeout=30_000)
     page.keyboard.press("Control+s")
