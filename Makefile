@@ -28,7 +28,7 @@ site: setup  ## build the site to read, into site/_build/html
 slides: setup  ## make a deck of each chapter, in site/_build/html/slides
 	@$(VENV)/python site/slides.py
 
-bench: setup  ## measure recipes side by side, in about an hour; make bench CURVE=--curve: the learning curves
+bench: setup  ## measure recipes side by side, in over an hour; make bench CURVE=--curve: the learning curves
 	@$(VENV)/python bench/bench.py $(CURVE)
 
 newest: setup  ## run the tests with the newest packages: make newest TESTS=notebooks/00_start_here.ipynb, or all

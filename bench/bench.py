@@ -1,7 +1,7 @@
 """Train one model by several recipes, side by side in one process, and write what each costs and reaches.
 
-python bench/bench.py           the recipes, about an hour on two CPU cores
-python bench/bench.py --curve   the course's recipe and TF-IDF from 500 to 20,000 reviews, as long again
+python bench/bench.py           the recipes, an hour and a quarter on two CPU cores
+python bench/bench.py --curve   the course's recipe and TF-IDF on 500 reviews and more, and one long run, as long again
 python bench/bench.py --table   print bench/results.json as a table
 
 The recipes take turns of ten seconds, so that a busy minute of the machine meets all of them alike. An interrupted
@@ -373,7 +373,7 @@ def table(recipes: dict[str, dict]) -> str:
     """Return the results as a table in Markdown, times as multiples of the course's."""
     unit = recipes["course"]["seconds"]
     lines = [
-        "| recipe | reviews | time | tokens read | padding | of the matrix speed | memory "
+        "| recipe | reviews | time | tokens computed | padding | of the matrix speed | memory "
         "| on 1,000 held out | on all 5,000 (95%) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
