@@ -82,7 +82,9 @@ RECIPES = {
 # Few reviews are read several times, up to 4,000 in all.
 SIZES = (500, 1000, 2000, 4000, 8000)
 CURVE = {f"course-{rows}": replace(OURS, reviews=rows, epochs=max(1, 4000 // rows)) for rows in SIZES}
-CURVE["long"] = replace(OURS, label="the long run", reviews=10**6, tokens=256, epochs=2, frozen=2)
+CURVE["long"] = replace(
+    OURS, label="the long run: 256 tokens, two epochs", reviews=10**6, tokens=256, epochs=2, frozen=2
+)
 
 
 def matmul_rate(n: int = 2048, repeats: int = 5) -> float:
@@ -369,20 +371,20 @@ def measure_curve() -> dict:
     return {"counting": counting, "long": ours.pop("long"), "ours": list(ours.values())}
 
 
-def table(recipes: dict[str, dict]) -> str:
-    """Return the results as a table in Markdown, times as multiples of the course's."""
-    unit = recipes["course"]["seconds"]
+def table(results: dict) -> str:
+    """Return what RESULTS holds as a table in Markdown, times as multiples of the course's."""
+    rows = [*results["recipes"].values(), *([results["curve"]["long"]] if "curve" in results else [])]
     lines = [
         "| recipe | reviews | time | tokens computed | padding | of the matrix speed | memory "
         "| on 1,000 held out | on all 5,000 (95%) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for result in recipes.values():
+    for result in rows:
         low, high = result["all_interval"]
-        cells = [result["label"], f"{result['reviews']:,}", f"{result['seconds'] / unit:.2f}"]
+        cells = [result["label"], f"{result['reviews']:,}", f"{result['seconds'] / rows[0]['seconds']:.2f}"]
         cells += [f"{result['tokens'] / 1e6:.2f} M" if "tokens" in result else "–"]
         cells += [f"{result[key]:.0%}" if key in result else "–" for key in ("padding", "matmul_share")]
-        cells += [f"{result['memory_gb']:.1f} GB", f"{result['accuracy']:.1%}"]
+        cells += [f"{result['memory_gb']:.1f} GB" if "memory_gb" in result else "–", f"{result['accuracy']:.1%}"]
         cells += [f"{result['all_accuracy']:.1%} ({low:.1%} to {high:.1%})"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace("%", " %")
@@ -407,7 +409,7 @@ def main() -> None:
         save(RESULTS, lambda file: file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8"))
         shutil.rmtree(UNFINISHED)
     if "recipes" in results:
-        print(table(results["recipes"]))
+        print(table(results))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 def test_the_table_in_readme_is_that_of_the_results():
     """And they are of the recipe that chapter 05 uses today."""
-    recipes = json.loads(bench.RESULTS.read_text(encoding="utf-8"))["recipes"]
-    assert bench.table(recipes) in (bench.HERE.parent / "README.md").read_text(encoding="utf-8")
-    assert recipes["course"]["recipe"] == asdict(bench.OURS)
+    results = json.loads(bench.RESULTS.read_text(encoding="utf-8"))
+    assert bench.table(results) in (bench.HERE.parent / "README.md").read_text(encoding="utf-8")
+    assert results["recipes"]["course"]["recipe"] == asdict(bench.OURS)
+    assert results["curve"]["long"]["recipe"] == asdict(bench.CURVE["long"])
