@@ -132,7 +132,7 @@ def finetuned() -> str:
     """
     results = HERE / "../runs/05_train/results.json"
     if not results.exists():
-        print("No fine-tuned model yet: chapter 05 runs first, about six minutes on two CPU cores.", flush=True)
+        print("No fine-tuned model yet: chapter 05 runs first, six to seven minutes on two CPU cores.", flush=True)
         subprocess.run([sys.executable, str(HERE / "run.py"), "--once", "05"], check=True)
     trained = json.loads(results.read_text(encoding="utf-8"))["checkpoint"]
     if trained != CHECKPOINT:
