@@ -1,7 +1,8 @@
 """Train one model by several recipes, side by side in one process, and write what each costs and reaches.
 
 python bench/bench.py           the recipes, an hour and a quarter on two CPU cores
-python bench/bench.py --curve   the course's recipe and TF-IDF on 500 reviews and more, and one long run, as long again
+python bench/bench.py --curve   the course's recipe and TF-IDF on 500 reviews and more, and one long run, as long again;
+                                these are asked in pieces, as in chapter 05, the recipes above on 512 tokens at once
 python bench/bench.py --table   print bench/results.json as a table
 
 The recipes take turns of ten seconds, so that a busy minute of the machine meets all of them alike. An interrupted
@@ -60,6 +61,7 @@ class Recipe:
     grouped: bool = False
     padded: bool = False  # every batch to `tokens`, not to its longest review
     held_out: int = ALL
+    pieces: bool = False  # asked about whole reviews in pieces of `tokens`; otherwise about 512 tokens at once
 
 
 OURS = Recipe(
@@ -80,11 +82,12 @@ RECIPES = {
     "defaults": Recipe("the Trainer's defaults", 1000, batch=8, epochs=3, rate=5e-5, padded=True),
 }
 # Few reviews are read several times, up to 4,000 in all.
-SIZES = (500, 1000, 2000, 4000, 8000)
-CURVE = {f"course-{rows}": replace(OURS, reviews=rows, epochs=max(1, 4000 // rows)) for rows in SIZES}
-CURVE["long"] = replace(
-    OURS, label="the long run: 256 tokens, two epochs", reviews=10**6, tokens=256, epochs=2, frozen=2
+SIZES = (500, 1000, 2000, 4000, 8000, OURS.reviews)
+IN_PIECES = replace(OURS, label="this course, asked in pieces", pieces=True)
+LONG = replace(
+    IN_PIECES, label="the long run: 256 tokens, two epochs, in pieces", reviews=10**6, tokens=256, epochs=2, frozen=2
 )
+CURVE = {f"course-{rows}": replace(IN_PIECES, reviews=rows, epochs=max(1, 4000 // rows)) for rows in SIZES}
 
 
 def matmul_rate(n: int = 2048, repeats: int = 5) -> float:
@@ -148,7 +151,10 @@ class FineTuning:
         texts, self.labels = load_reviews("train", recipe.reviews)
         self.ids = self.tokenizer(texts, truncation=True, max_length=recipe.tokens)["input_ids"]
         judged, self.judged_labels = load_reviews("test", recipe.held_out)
-        self.judged = self.tokenizer(judged, truncation=True, max_length=512)["input_ids"]
+        limit = recipe.tokens if recipe.pieces else 512
+        judged = self.tokenizer(judged, truncation=True, max_length=limit, return_overflowing_tokens=recipe.pieces)
+        self.judged = judged["input_ids"]
+        self.review = np.array(judged.get("overflow_to_sample_mapping", range(len(self.judged))))
         self.model = load_model(recipe.dropout).train()
         if recipe.frozen:
             encoder = self.model.distilbert
@@ -223,13 +229,20 @@ class FineTuning:
                 return
         self.random = torch.get_rng_state()
 
+    def votes(self, rows: int) -> np.ndarray:
+        """Return the sums, for up to `rows` held-out reviews × 2 labels, of their pieces' logits times their tokens."""
+        review = self.review[self.review < rows]
+        pieces = self.judged[: len(review)]
+        self.model.eval()
+        logits = in_batches(self.tokenizer, pieces, lambda batch: self.model(**batch).logits)
+        self.model.train()
+        tokens = [len(ids) for ids in pieces]
+        return np.stack([np.bincount(review, tokens * column) for column in logits.T], axis=1)
+
     def judge(self) -> None:
         """Note the accuracy so far, on half of the held-out reviews before the end, and save the run."""
-        rows = None if self.done == 1 else JUDGED // 2
-        self.model.eval()
-        logits = in_batches(self.tokenizer, self.judged[:rows], lambda batch: self.model(**batch).logits)
-        self.model.train()
-        graded = grade(logits.argmax(axis=1), self.judged_labels[:rows])
+        rows = ALL if self.done == 1 else JUDGED // 2
+        graded = grade(self.votes(rows).argmax(axis=1), self.judged_labels[:rows])
         self.log["curve"].append([round(self.log["seconds"], 1), graded["accuracy"]])
         self.log["graded"] = graded
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "schedule")}
@@ -365,23 +378,26 @@ def measure_recipes() -> dict:
 
 def measure_curve() -> dict:
     """Return the learning curves of TF-IDF and of the course's recipe, and the long run on all reviews."""
-    sizes = [recipe.reviews for recipe in CURVE.values()] + [OURS.reviews]
-    counting = [once(f"counting-{rows}", lambda rows=rows: count_words(rows)) for rows in sorted(sizes)]
-    ours = {name: once(name, lambda name=name: fine_tune({name: CURVE[name]})[name]) for name in CURVE}
+    sizes = [*SIZES, LONG.reviews]
+    counting = [once(f"counting-{rows}", lambda rows=rows: count_words(rows)) for rows in sizes]
+    runs = {"long": LONG} | CURVE
+    ours = {name: once(name, lambda name=name: fine_tune({name: runs[name]})[name]) for name in runs}
     return {"counting": counting, "long": ours.pop("long"), "ours": list(ours.values())}
 
 
 def table(results: dict) -> str:
-    """Return what RESULTS holds as a table in Markdown, times as multiples of the course's."""
-    rows = [*results["recipes"].values(), *([results["curve"]["long"]] if "curve" in results else [])]
+    """Return what RESULTS holds as a table in Markdown, times as multiples of the course's in the same call."""
+    groups = [list(results["recipes"].values())]
+    if "curve" in results:
+        groups.append([results["curve"]["ours"][-1], results["curve"]["long"]])
     lines = [
         "| recipe | reviews | time | tokens computed | padding | of the matrix speed | memory "
         "| on 1,000 held out | on all 5,000 (95%) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for result in rows:
+    for result, first in [(result, group[0]) for group in groups for result in group]:
         low, high = result["all_interval"]
-        cells = [result["label"], f"{result['reviews']:,}", f"{result['seconds'] / rows[0]['seconds']:.2f}"]
+        cells = [result["label"], f"{result['reviews']:,}", f"{result['seconds'] / first['seconds']:.2f}"]
         cells += [f"{result['tokens'] / 1e6:.2f} M" if "tokens" in result else "–"]
         cells += [f"{result[key]:.0%}" if key in result else "–" for key in ("padding", "matmul_share")]
         cells += [f"{result['memory_gb']:.1f} GB" if "memory_gb" in result else "–", f"{result['accuracy']:.1%}"]
@@ -405,7 +421,7 @@ def main() -> None:
     if not args.table:
         part = "curve" if args.curve else "recipes"
         results |= {part: measure_curve() if args.curve else measure_recipes()}
-        results["machine"] = describe_machine()
+        results["machines"] = results.get("machines", {}) | {part: describe_machine()}
         save(RESULTS, lambda file: file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8"))
         shutil.rmtree(UNFINISHED)
     if "recipes" in results:

@@ -24,9 +24,22 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert all(map(torch.equal, run.model.state_dict().values(), resumed.model.state_dict().values()))
 
 
+def test_a_review_in_pieces_is_answered_by_all_of_them(tmp_path, monkeypatch):
+    """Each piece counts by its tokens, and for its own review, whatever batch it was in."""
+    monkeypatch.setattr(bench, "UNFINISHED", tmp_path)
+    run = bench.FineTuning("short", bench.Recipe("short", reviews=4, tokens=64, held_out=4, pieces=True))
+    found, run.model = run.votes(4), run.model.eval()
+    for text, votes in zip(bench.load_reviews("test", 4)[0], found, strict=True):
+        pieces = run.tokenizer([text], truncation=True, max_length=64, return_overflowing_tokens=True)["input_ids"]
+        with torch.inference_mode():
+            expected = sum(len(ids) * run.model(torch.tensor([ids])).logits[0] for ids in pieces)
+        assert torch.allclose(torch.from_numpy(votes).float(), expected, atol=1e-3)
+
+
 def test_the_table_in_readme_is_that_of_the_results():
     """And they are of the recipe that chapter 05 uses today."""
     results = json.loads(bench.RESULTS.read_text(encoding="utf-8"))
     assert bench.table(results) in (bench.HERE.parent / "README.md").read_text(encoding="utf-8")
     assert results["recipes"]["course"]["recipe"] == asdict(bench.OURS)
-    assert results["curve"]["long"]["recipe"] == asdict(bench.CURVE["long"])
+    assert [run["recipe"] for run in results["curve"]["ours"]] == [asdict(run) for run in bench.CURVE.values()]
+    assert results["curve"]["long"]["recipe"] == asdict(bench.LONG)
