@@ -4,10 +4,11 @@ A change is drawn from the code cells of a chapter, from course.py, from prepare
 and the smallest part of the suite that could notice runs on it, in a copy of this checkout, up to its
 first failure. What nobody notices is printed with its place: it needs a check, or a reason.
 
-Not drawn, because no test ought to notice: seeds, the looks of a picture, and arguments that only
-another machine, a second run or a failure would show. Nor asserts: they are what notices, and one
-whose bound is widened still holds where it held, so that no run can tell. Chapter 05 is left out for
-its price, five minutes each time. `make test` has to be green before.
+Not drawn, because no test ought to notice: seeds, the looks of a picture, arguments that say a
+default or only change how fast, and those that only another machine, a second run or a failure would
+show. Nor asserts: they are what notices, and one whose bound is widened still holds where it held, so
+that no run can tell. Chapter 05 is left out for its price, five minutes each time. `make test` has to
+be green before.
 """
 
 import ast
@@ -36,7 +37,9 @@ TURNED |= {"in": "not in", "not in": "in"}
 SIGN = re.compile(r"not in|is not|in\b|is\b|[<>=!]=?")
 SEEDS = {"seed", "data_seed", "random_state", "set_seed", "manual_seed", "default_rng"}
 UNSEEN = {"use_cpu", "encoding", "flush", "timeout", "ignore_errors", "exist_ok", "parents", "strict", "check", "text"}
-DRAWING = re.compile(r"(ax|axes|fig|figure|plt|left|right|top|bottom|above|below|middle)\b[.\[]")
+UNSEEN |= {"batched"}  # of map: the same rows, sooner
+DEFAULTS = {"num_labels=2"}
+DRAWING = re.compile(r"(self\.)?(ax|axes|fig|figure|plt|left|right|top|bottom|above|below|middle|\w+Display)\b[.\[(]")
 
 
 # The file, the number of its code cell (None outside notebooks), what kind of change, and the new text or the row.
@@ -79,7 +82,8 @@ def changes(source: str, tree: ast.AST) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Call):
             words = sorted([*node.args, *node.keywords], key=span)
             for before, word in zip(words, words[1:], strict=False):
-                if isinstance(word, ast.keyword) and word.arg and word.arg not in UNSEEN | SEEDS:
+                seen = isinstance(word, ast.keyword) and word.arg and ast.unparse(word) not in DEFAULTS
+                if seen and word.arg not in UNSEEN | SEEDS:
                     yield "keyword dropped", put(span(before)[1], span(word)[1], "")
         body = node.body if isinstance(getattr(node, "body", None), list) else []
         for one, two in zip(body, body[1:], strict=False):
