@@ -4,11 +4,10 @@ A change is drawn from the code cells of a chapter, from course.py, from prepare
 and the smallest part of the suite that could notice runs on it, in a copy of this checkout, up to its
 first failure. What nobody notices is printed with its place: it needs a check, or a reason.
 
-Not drawn, because no test ought to notice: seeds, the looks of a picture, arguments that say a
-default or only change how fast, and those that only another machine, a second run or a failure would
-show. Nor asserts: they are what notices, and one whose bound is widened still holds where it held, so
-that no run can tell. Chapter 05 is left out for its price, five minutes each time. `make test` has to
-be green before.
+Not drawn, because no test ought to notice: seeds, the looks of a picture, arguments that say a default,
+only change how fast, or matter only on another machine, in a second run or in a failure. Nor asserts:
+they are what notices, and one whose bound is widened still holds where it held. Chapter 05 is left out
+for its price, five minutes each time. `make test` has to be green before.
 """
 
 import ast
@@ -37,10 +36,8 @@ TURNED |= {"in": "not in", "not in": "in"}
 SIGN = re.compile(r"not in|is not|in\b|is\b|[<>=!]=?")
 SEEDS = {"seed", "data_seed", "random_state", "set_seed", "manual_seed", "default_rng"}
 UNSEEN = {"use_cpu", "encoding", "flush", "timeout", "ignore_errors", "exist_ok", "parents", "strict", "check", "text"}
-UNSEEN |= {"batched"}  # of map: the same rows, sooner
-DEFAULTS = {"num_labels=2"}
+UNSEEN |= {"batched", "num_labels=2"}  # map gives the same rows, only sooner; two labels are the default
 DRAWING = re.compile(r"(self\.)?(ax|axes|fig|figure|plt|left|right|top|bottom|above|below|middle|\w+Display)\b[.\[(]")
-
 
 # The file, the number of its code cell (None outside notebooks), what kind of change, and the new text or the row.
 Mutant = namedtuple("Mutant", "path cell kind change")
@@ -82,8 +79,8 @@ def changes(source: str, tree: ast.AST) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Call):
             words = sorted([*node.args, *node.keywords], key=span)
             for before, word in zip(words, words[1:], strict=False):
-                seen = isinstance(word, ast.keyword) and word.arg and ast.unparse(word) not in DEFAULTS
-                if seen and word.arg not in UNSEEN | SEEDS:
+                name = isinstance(word, ast.keyword) and word.arg
+                if name and not {name, ast.unparse(word)} & (UNSEEN | SEEDS):
                     yield "keyword dropped", put(span(before)[1], span(word)[1], "")
         body = node.body if isinstance(getattr(node, "body", None), list) else []
         for one, two in zip(body, body[1:], strict=False):
