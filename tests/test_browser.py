@@ -156,7 +156,7 @@ def site():
         yield (ROOT / "site/_build/html").as_uri()
 
 
-PAGES = ["index", *(f"chapters/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb")))]
+PAGES = ["index", "teaching", *(f"chapters/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb")))]
 
 
 @pytest.mark.parametrize("width", [390, 1440])
