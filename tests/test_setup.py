@@ -120,10 +120,12 @@ def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_pat
     command = make(ROOT, "--dry-run", "lab").stdout.splitlines()[-1].split()
     command += ["--no-browser", "--allow-root", "--ServerApp.port=0"]
     env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
-    lab = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("w") as said:
+        lab = subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=said)
     try:
         while not list(tmp_path.glob("*.html")):  # written after the file that is read below
-            assert lab.poll() is None, "JupyterLab ended at once"
+            assert lab.poll() is None, f"JupyterLab ended at once:\n{log.read_text()}"
             time.sleep(0.1)
         info = json.loads((tmp_path / f"jpserver-{lab.pid}.json").read_text(encoding="utf-8"))
         with pytest.raises(urllib.error.HTTPError, match="403"):
