@@ -36,7 +36,7 @@ TURNED |= {"in": "not in", "not in": "in"}
 SIGN = re.compile(r"not in|is not|in\b|is\b|[<>=!]=?")
 SEEDS = {"seed", "data_seed", "random_state", "set_seed", "manual_seed", "default_rng"}
 UNSEEN = {"use_cpu", "encoding", "flush", "timeout", "ignore_errors", "exist_ok", "parents", "strict", "check", "text"}
-UNSEEN |= {"batched", "num_labels=2"}  # map gives the same rows, only sooner; two labels are the default
+UNSEEN |= {"batched", "num_labels=2", "save_strategy='steps'"}  # the same rows, only sooner; defaults
 DRAWING = re.compile(r"(self\.)?(ax|axes|fig|figure|plt|left|right|top|bottom|above|below|middle|\w+Display)\b[.\[(]")
 
 # The file, the number of its code cell (None outside notebooks), what kind of change, and the new text or the row.
