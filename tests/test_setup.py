@@ -118,7 +118,7 @@ def test_an_interrupted_setup_is_finished_and_a_second_call_installs_nothing(che
 
 def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_path):
     command = make(ROOT, "--dry-run", "lab").stdout.splitlines()[-1].split()
-    command += ["--no-browser", "--allow-root", "--ServerApp.port=0"]
+    command += ["--no-browser", "--allow-root"]
     env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
     log = tmp_path / "log"
     with log.open("w") as said:
