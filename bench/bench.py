@@ -5,8 +5,8 @@ python bench/bench.py --curve   the course's recipe and TF-IDF on 500 reviews an
 python bench/bench.py --table   print bench/results.json as a table
 
 The recipes take turns of ten seconds, so that a busy minute of the machine meets all of them alike. An interrupted
-call is taken up at the last quarter of each run. The loop is the one that chapter 05 shows to be the Trainer's. The
-course's models are asked in pieces, as in chapter 05, the copied recipes' on 512 tokens at once, as they are written.
+call is taken up at the last quarter of each run. The loop is the one that chapter 05 shows to be the Trainer's, and
+so is the way to ask: about whole reviews, in pieces of as many tokens as the recipe trains on.
 """
 
 import argparse
@@ -61,7 +61,6 @@ class Recipe:
     grouped: bool = False
     padded: bool = False  # every batch to `tokens`, not to its longest review
     held_out: int = ALL
-    pieces: bool = False  # asked about whole reviews in pieces of `tokens`; otherwise about 512 tokens at once
 
 
 OURS = Recipe(
@@ -75,7 +74,6 @@ OURS = Recipe(
     dropout=course.ENCODER_DROPOUT,
     frozen=course.FROZEN_LAYERS,
     grouped=True,
-    pieces=True,
 )
 RECIPES = {
     "course": OURS,
@@ -149,10 +147,8 @@ class FineTuning:
         texts, self.labels = load_reviews("train", recipe.reviews)
         self.ids = self.tokenizer(texts, truncation=True, max_length=recipe.tokens)["input_ids"]
         judged, self.judged_labels = load_reviews("test", recipe.held_out)
-        limit = recipe.tokens if recipe.pieces else 512
-        judged = self.tokenizer(judged, truncation=True, max_length=limit, return_overflowing_tokens=recipe.pieces)
-        self.judged = judged["input_ids"]
-        self.review = np.array(judged.get("overflow_to_sample_mapping", range(len(self.judged))))
+        pieces = self.tokenizer(judged, truncation=True, max_length=recipe.tokens, return_overflowing_tokens=True)
+        self.judged, self.review = pieces["input_ids"], np.array(pieces["overflow_to_sample_mapping"])
         self.model = load_model(recipe.dropout).train()
         if recipe.frozen:
             encoder = self.model.distilbert

@@ -27,7 +27,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_a_review_in_pieces_is_answered_by_all_of_them(tmp_path, monkeypatch):
     """Each piece counts by its tokens, and for its own review, whatever batch it was in."""
     monkeypatch.setattr(bench, "UNFINISHED", tmp_path)
-    run = bench.FineTuning("short", bench.Recipe("short", reviews=4, tokens=64, held_out=4, pieces=True))
+    run = bench.FineTuning("short", bench.Recipe("short", reviews=4, tokens=64, held_out=4))
     found, run.model = run.votes(4), run.model.eval()
     for text, votes in zip(bench.load_reviews("test", 4)[0], found, strict=True):
         pieces = run.tokenizer([text], truncation=True, max_length=64, return_overflowing_tokens=True)["input_ids"]
