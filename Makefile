@@ -15,6 +15,9 @@ test: setup  ## execute and compare every notebook, then run tests/
 		|| (apt-get update -qq && apt-get install -y -qq chromium >/dev/null) || true
 	@$(VENV)/python -m pytest
 
+check: setup  ## what to run before each commit: form, names, prose, lint, spelling; nothing is executed
+	@$(VENV)/python -m pytest -q --durations=0 --durations-min=20 tests/test_form.py tests/test_names.py tests/test_prose.py tests/test_numerals.py
+
 run: setup  ## execute one chapter without a browser: make run NB=05
 	@$(VENV)/python notebooks/run.py $(or $(NB),05)
 
@@ -31,6 +34,10 @@ slides: setup  ## make a deck of each chapter, in site/_build/html/slides
 bench: setup  ## measure recipes side by side, in over an hour; make bench CURVE=--curve: the learning curves
 	@$(VENV)/python bench/bench.py $(CURVE)
 
+gpu: setup  ## run the full edition on this machine's GPU, then measure: make gpu GPU="--seconds 3600 --chapters 2400 --each 1800"
+	@$(VENV)/python bench/pack_gpu.py --no-wheels
+	@$(VENV)/python bench/gpu_run.py $(GPU)
+
 newest: setup  ## run the tests with the newest packages: make newest TESTS=notebooks/00_start_here.ipynb, or all
 # torch stays, since another one is gigabytes. Each chapter's first cell prints versions: red where they changed.
 	@$(VENV)/python -m venv runs/newest
@@ -45,7 +52,7 @@ mutants: setup  ## break the course on purpose, and count what the tests notice:
 	@$(VENV)/python tests/mutants.py $(or $(MUTANTS),40) $(or $(SEED),1)
 
 clean:  ## remove what runs made, and the prepared data and .venv
-	rm -rf runs .venv site/_build site/chapters site/data site/teaching.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
+	rm -rf runs .venv site/_build site/chapters site/data site/bench site/teaching.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
 
 setup: writable .venv/complete
 	@echo "setup: the packages of requirements.txt are installed"
@@ -64,4 +71,4 @@ writable:
 	@$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: help lab test run refresh site slides bench newest mutants clean setup writable
+.PHONY: help lab test check run refresh site slides bench gpu newest mutants clean setup writable

@@ -1,4 +1,4 @@
-"""What every chapter shares: the edition and the names it decides, quiet defaults, the plot style.
+"""What every chapter shares: the edition and the names it decides, quiet defaults, checks of exercises.
 
 There are two editions. `mini` reads the reviews and the model that data/prepare.py made, trains on
 the CPU and never asks the Hub. `full` takes the same things from the Hub under their published
@@ -6,6 +6,8 @@ names. Set COURSE_EDITION to choose one; unset, it is `full` where a GPU and the
 Between editions the notebooks differ in the values of the names below and in nothing else.
 """
 
+import gc
+import inspect
 import json
 import logging
 import os
@@ -16,8 +18,13 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+# OpenMP reads this once, when PyTorch loads it: threads that wait sleep instead of spinning, so that
+# a browser or a second program beside the training costs little (bench/threads.json).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import psutil
 import torch
+from exercises import check, is_open, verdict  # noqa: F401 (the chapters import them from here)
 
 HERE = Path(__file__).resolve().parent
 
@@ -63,30 +70,8 @@ def choose_edition() -> tuple[str, str]:
 
 
 EDITION, WHY = choose_edition()
-
-# Quiet defaults, set before the first Hugging Face import reads them.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
-if EDITION == "mini":
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"
-
-import datasets  # noqa: E402
-import matplotlib.pyplot as plt  # noqa: E402
-import transformers  # noqa: E402
-
-# Loading takes under a second; the bars that matter are the Trainer's, and they stay. The report on
-# a new head, printed at every load, is read once in chapter 02.
-datasets.disable_progress_bars()
-transformers.utils.logging.disable_progress_bar()
-logging.getLogger("transformers.modeling_utils").addFilter(lambda record: "LOAD REPORT" not in record.getMessage())
-
-plt.style.use("tableau-colorblind10")
-plt.rc("figure", figsize=(7, 3.2))
-plt.rc("figure.constrained_layout", use=True)
-plt.rc("axes", grid=True)
-plt.rc("axes.spines", top=False, right=False)
-plt.rc("grid", alpha=0.3)
-
 if EDITION == "mini":
     DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
     TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
@@ -100,20 +85,95 @@ else:
     MAX_LENGTH = ANSWER_LENGTH = 512
     EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 2, 2e-5, 0.1, 0
 USE_CPU = EDITION == "mini"  # the same arithmetic on every machine
+# For trainings of a few steps: every loss is logged, nothing is saved, no bar, and the CPU in both editions.
+SMALL_RUN = {"logging_steps": 1, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
 
 
 def describe() -> None:
-    """Print the edition, the versions and the device: the first line of every chapter.
+    """Print the edition, the versions, the device, and each value that the calling notebook took from this file.
 
-    Raises FileNotFoundError if the mini edition's data is not there yet.
+    Also quiet the libraries and set the style of the plots. Raises FileNotFoundError without the mini edition's data.
     """
-    if EDITION == "mini" and not all((HERE / name).exists() for name in (DATASET, CHECKPOINT)):
-        raise FileNotFoundError("The course's data is not there yet; run `python data/prepare.py` in its folder.")
+    if EDITION == "mini":
+        if not all((HERE / name).exists() for name in (DATASET, CHECKPOINT)):
+            raise FileNotFoundError("The course's data is not there yet; run `python data/prepare.py` in its folder.")
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"  # before the imports read them
+    import datasets
+    import matplotlib.pyplot as plt
+    import transformers
+
+    datasets.disable_progress_bars()  # loading takes under a second; the bars that matter are the Trainer's
+    transformers.utils.logging.disable_progress_bar()
+    show_load_reports(False)
+    plt.style.use(["tableau-colorblind10", HERE / "course.mplstyle"])
+
     device = "cpu" if USE_CPU else torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    print(
-        f"{EDITION} edition · transformers {transformers.__version__} · datasets {datasets.__version__} · "
-        f"torch {torch.__version__.split('+')[0]} · {device}"
-    )
+    versions = f"transformers {transformers.__version__} · datasets {datasets.__version__}"
+    print(f"{EDITION} edition · {versions} · torch {torch.__version__.split('+')[0]} · {device}")
+    taken = inspect.currentframe().f_back.f_globals
+    for name, value in globals().items():
+        if name.isupper() and name in taken and name not in ("HERE", "EDITION", "WHY"):
+            print(f"{name} = {value!r}")
+
+
+def is_no_load_report(record) -> bool:
+    """Say of a log `record` that it is not what from_pretrained has to say about new and unused weights."""
+    return "LOAD REPORT" not in record.getMessage()
+
+
+def show_load_reports(shown: bool = True) -> None:
+    """Print at each from_pretrained which weights are new and which were not used; False: no longer."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.removeFilter(is_no_load_report)
+    show_warnings() if shown else logger.addFilter(is_no_load_report)
+
+
+def show_warnings() -> None:
+    """Print the warnings that transformers logs below the cell, where print() writes, instead of to stderr."""
+    import transformers
+
+    transformers.logging.disable_default_handler()
+    transformers.logging.add_handler(logging.StreamHandler(sys.stdout))
+
+
+def quiet_small_runs() -> None:
+    """Make many short trainings silent and quick: no printed logs, and no search through the libraries' garbage.
+
+    Without a progress bar the Trainer prints each log (PrinterCallback); the history keeps them all.
+    """
+    from transformers import PrinterCallback, TrainerCallback
+
+    PrinterCallback.on_log = TrainerCallback.on_log
+    gc.freeze()  # each end of a run collects garbage, and the libraries' own objects are none (10.1)
+
+
+def start_hub(folder: str) -> str | None:
+    """Name the hub that this notebook uses: the public one if you are logged in and it answers, else one on loopback.
+
+    Call it before describe(), as huggingface_hub reads the address once, when it is imported. The loopback hub
+    keeps its repositories, a home and a cache under `folder` and ends with this process. Returns its token; None
+    for the public one.
+    """
+    ask = [sys.executable, "-c", "import huggingface_hub; huggingface_hub.whoami()"]
+    try:
+        public = subprocess.run(ask, check=False, capture_output=True, timeout=10).returncode == 0
+    except subprocess.TimeoutExpired:
+        public = False
+    token, kept = None, dict(os.environ)
+    os.environ |= {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": f"{folder}/cache"}
+    if not public:
+        command = [sys.executable, str(HERE.parent / "tests" / "loopback_hub.py"), f"{folder}/hub"]
+        start_hub.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        url, token = start_hub.process.stdout.readline().split()
+        os.environ |= {"HF_ENDPOINT": url, "HF_HOME": f"{folder}/home", "HF_HUB_DISABLE_XET": "1"}
+        kept.pop("HF_TOKEN", None)  # one that the public Hub did not accept is of no use here either
+    from huggingface_hub import constants, utils
+
+    os.environ.clear()
+    os.environ.update(kept)
+    utils.disable_progress_bars()
+    print("publishing on", "the public Hub" if public else "a hub on loopback", constants.ENDPOINT.rsplit(":", 1)[0])
+    return token
 
 
 def peak_memory() -> float:
@@ -138,11 +198,3 @@ def finetuned() -> str:
     if trained != CHECKPOINT:
         raise ValueError(f"runs/05_train holds the other edition's model, {trained}; run chapter 05 to replace it.")
     return "../runs/05_train/model"
-
-
-def check(answer: object, is_right, hint: str) -> None:
-    """Say whether the function `is_right` accepts `answer`, where `...` is none yet, and give `hint` if it does not."""
-    if answer is ...:
-        print("To do: put your answer in the place of the three dots, and run both cells again.")
-    else:
-        print("Right." if is_right(answer) else f"Not yet. {hint}")

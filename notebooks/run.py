@@ -44,8 +44,43 @@ def show_text(cell) -> None:
             print((output.get("text") or data.get("text/plain", "")).rstrip(), flush=True)
 
 
+def anchor(title: str) -> str:
+    """Return what JupyterLab takes for the address of a heading, from its markdown without the marks `#`."""
+    plain = re.sub(r"[`*]", "", title).strip().replace(" ", "-")
+    return plain.replace("(", "%28").replace(")", "%29")  # which would end the link
+
+
+def section(path: Path, number: str) -> str | None:
+    """Return the address of a notebook's section by its number, such as 05.3, or None."""
+    for cell in nbformat.read(path, as_version=4).cells if path.exists() else []:
+        for title in re.findall(r"^#+ (.*)$", cell.source if cell.cell_type == "markdown" else "", flags=re.MULTILINE):
+            if title.split(" ")[0] == number:
+                return anchor(title)
+    return None
+
+
+def with_whole_links(notebook, path: Path):
+    """Return the notebook with the address of each section it links to, `(05_train.ipynb#05.3)`, written out."""
+
+    def whole(link) -> str:
+        file, number = link.groups()
+        found = section(path.parent / file if file else path, number)
+        return f"]({file}#{found})" if found else link.group()
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\(([\w./]*)#(\d\d\.\d+)[^)\s]*\)", whole, cell.source)
+    return notebook
+
+
 def without_noise(notebook):
-    """Return the notebook with only what a reader needs: no timings, widget states, kernel versions."""
+    """Return the notebook with only what a reader needs: no timings, widget states, kernel versions, local paths."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":  # where a library lies on this machine is nobody's business
+                output.traceback = [
+                    re.sub(r"[^\s\x1b]*/(site-packages/|lib/python3\.\d+/)", "", line) for line in output.traceback
+                ]
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -93,7 +128,7 @@ def execute(path: Path, save: bool) -> None:
         on_cell_executed=lambda cell, cell_index, execute_reply: show_text(cell),
     )
     client.execute()
-    write(without_noise(notebook), target)
+    write(with_whole_links(without_noise(notebook), path), target)
     print(f"\n{path.name}: executed, saved as {target.relative_to(NOTEBOOKS.parent)}", flush=True)
 
 

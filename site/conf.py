@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 
@@ -33,37 +34,75 @@ html_sidebars = {
 }
 
 nb_execution_mode = "off"
-nb_code_prompt_show = "Show the solution"
-nb_code_prompt_hide = "Hide the solution"
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
 nb_mime_priority_overrides = [("html", "text/html", 0)]
 
 SITE = Path(__file__).parent
 COURSE = SITE.parent
 
 
-def text_alternative(notebook, position: int) -> str:
-    """Return what the prose says of the picture in a cell: what to look for, and what is then seen."""
-    around = [notebook.cells[place].source for place in (position - 1, position + 1) if place < len(notebook.cells)]
-    sentences = [sentence for text in around for sentence in re.findall(r"\*\*Look for\*\*.*?[.?](?=\s|$)", text)]
-    return re.sub(r"[*`_]", "", " ".join(sentences)) or "The picture is described in the text that follows."
+FOLDS = {  # by tag: what is folded, and what the fold says
+    "proof": ("hide-input", "Show the proof", "Hide the proof"),
+    "check": ("hide-input", "Show the check", "Hide the check"),
+    "solution": ("hide-cell", "Show the solution", "Hide the solution"),
+    "answer": ("hide-output", "Show the answer", "Hide the answer"),
+}
+BOXES = {"Trap": "warning", "Aside": "note", "Predict": "tip"}
+
+
+def slug(address: str) -> str:
+    """Return the address that MyST gives to a heading, from the one that JupyterLab gives to it."""
+    return re.sub(r"[^\w\- ]", "", unquote(address).lower())
+
+
+def boxed(text: str) -> str:
+    """Return a markdown text whose questions, traps and asides are boxes.
+
+    Each is a paragraph that begins with its name in bold, or a quotation that does.
+    """
+    blocks = re.split(r"\n{2,}", text)
+    for place, block in enumerate(blocks):
+        bare = re.sub(r"^> ?", "", block, flags=re.MULTILINE)
+        if found := re.match(rf"\*\*({'|'.join(BOXES)})\.?\*\*\.? *", bare):
+            kind = found.group(1)
+            blocks[place] = f":::{{admonition}} {kind}\n:class: {BOXES[kind]}\n{bare[found.end() :]}\n:::"
+    return "\n\n".join(blocks)
 
 
 def prepare(notebook) -> None:
-    """Fold the solutions of a notebook, and give its pictures a text alternative."""
-    for position, cell in enumerate(notebook.cells):
-        if "solution" in cell.metadata.get("tags", []):
-            cell.metadata["tags"].append("hide-cell")
-        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
-            cell.metadata["mystnb"] = {"image": {"alt": text_alternative(notebook, position)}}
+    """Fold what a reader opens, turn links and boxes into the site's, and give pictures their text alternative."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../README.md#chapters)", "](../index.md)")
+            cell.source = re.sub(r"\[([^\]]*)\]\((\w+\.py)\)", r"{download}`\1 <\2>`", cell.source)
+            cell.source = re.sub(
+                r"(\]\([\w./]*#)([^)]+)\)", lambda link: f"{link[1]}{slug(link[2])})", boxed(cell.source)
+            )
+            continue
+        kinds = set(cell.metadata.get("tags", [])) & set(FOLDS)
+        if not kinds and cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+            kinds = {"answer"}
+        cell.metadata["mystnb"] = {}
+        for kind in kinds:
+            fold, show, hide = FOLDS[kind]
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), fold]
+            cell.metadata["mystnb"] = {"code_prompt_show": show, "code_prompt_hide": hide}
+        if alternative := cell.metadata.get("alt"):
+            cell.metadata["mystnb"]["image"] = {"alt": alternative}
 
 
 # Sphinx reads one folder, so the pages are laid beside this file, as far from each other as in the course.
-for folder in ("chapters", "data"):
+for folder in ("chapters", "data", "bench"):
     shutil.rmtree(SITE / folder, ignore_errors=True)
     (SITE / folder).mkdir()
-shutil.copy(COURSE / "data" / "README.md", SITE / "data")
+for folder in ("data", "bench"):
+    shutil.copy(COURSE / folder / "README.md", SITE / folder)
+for script in ("finetune.py", "course.py", "exercises.py"):
+    shutil.copy(COURSE / "notebooks" / script, SITE / "chapters")
 teaching = (COURSE / "TEACHING.md").read_text(encoding="utf-8").replace("](notebooks/", "](chapters/")
 (SITE / "teaching.md").write_text(teaching, encoding="utf-8")
+shutil.copytree(COURSE / "notebooks" / "drawings", SITE / "chapters" / "drawings")
 for path in (COURSE / "notebooks").glob("*.ipynb"):
     chapter = nbformat.read(path, as_version=4)
     prepare(chapter)

@@ -36,10 +36,10 @@ def test_a_review_in_pieces_is_answered_by_all_of_them(tmp_path, monkeypatch):
         assert torch.allclose(torch.from_numpy(votes).float(), expected, atol=1e-3)
 
 
-def test_the_table_in_readme_is_that_of_the_results():
+def test_the_table_in_the_readme_of_the_bench_is_that_of_the_results():
     """And they are of the recipe that chapter 05 uses today."""
     results = json.loads(bench.RESULTS.read_text(encoding="utf-8"))
-    assert bench.table(results) in (bench.HERE.parent / "README.md").read_text(encoding="utf-8")
+    assert bench.table(results) in (bench.HERE / "README.md").read_text(encoding="utf-8")
     assert results["recipes"]["course"]["recipe"] == asdict(bench.OURS)
     assert [run["recipe"] for run in results["curve"]["ours"]] == [asdict(run) for run in bench.CURVE.values()]
     assert results["curve"]["long"]["recipe"] == asdict(bench.LONG)

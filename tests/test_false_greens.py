@@ -42,14 +42,14 @@ def cell(source: str, *outputs: dict, tags: tuple = (), **metadata):
 def notebook(*cells):
     """Return a notebook that looks executed from top to bottom, with two sound cells around `cells`."""
     sound = [cell("print(1 + 1)", stream("2\n")), *cells, cell("print('end')", stream("end\n"))]
-    for count, one in enumerate(sound, start=1):
+    for count, one in enumerate((one for one in sound if one.cell_type == "code"), start=1):
         one.execution_count = count
     return new_notebook(cells=sound, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
 
 
 def shown(**data: str) -> dict:
     """Return the output of a cell that displayed `data`, by subtype of text/ or image/."""
-    types = {"plain": "text/plain", "jpeg": "image/jpeg"}
+    types = {"plain": "text/plain", "html": "text/html", "jpeg": "image/jpeg"}
     return new_output("display_data", data={types[name]: value for name, value in data.items()})
 
 
@@ -83,6 +83,8 @@ IMPORT = "from IPython.display import clear_output, display\n"
 UPDATED = IMPORT + "shown = display('as saved', display_id=True)\nshown.update('another')"
 CLEARED = IMPORT + "print('as saved')\nclear_output()"
 JPEG = IMPORT + "display({'image/jpeg': 'AAAA', 'text/plain': '<a figure>'}, raw=True)"
+TABLE = IMPORT + "display({'text/html': '<td>0.085</td>', 'text/plain': 'a table'}, raw=True)"
+RAISES = ("raises-exception",)
 FUTURE = "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor().submit(lambda: 1 / 0)"
 CAUGHT = "try:\n    assert 1 > 2\nexcept Exception:\n    pass"
 
@@ -103,19 +105,41 @@ EXECUTED = {
     "a_display_that_is_updated": [cell(UPDATED, shown(plain="'as saved'"))],
     "an_output_that_is_cleared": [cell(CLEARED, stream("as saved\n"))],
     "a_name_of_the_ipython_profile": [cell("print(from_the_profile)", stream("42\n"))],
+    "another_word": [cell("print('loss', 0.5)", stream("cost 0.5\n"))],
+    "another_whole_number": [cell("print(2 + 2, 'rows')", stream("5 rows\n"))],
+    "a_digit_too_far": [cell("print(0.085)", stream("0.088\n"))],
+    "a_number_less": [cell("print(0.5)", stream("0.5 0.5\n"))],
+    "nan_for_a_number": [cell("print(float('nan'))", stream("0.50\n"))],
+    "another_number_in_a_table": [cell(TABLE, shown(html="<td>0.099</td>", plain="a table"))],
+    "another_number_in_a_message": [cell("raise ValueError('size 3')", error("ValueError", "size 4"), tags=RAISES)],
+    "another_word_where_it_trained": [cell("print('loss', 0.31)", stream("cost 0.3\n"), tags=("trained",))],
+    "nan_where_it_trained": [cell("print('loss', float('nan'))", stream("loss 0.31\n"), tags=("trained",))],
+    "a_number_less_where_it_trained": [cell("print(0.31)", stream("0.3 0.4\n"), tags=("trained",))],
     "wrong_number": [cell("print(2 + 2)", stream("5\n"))],
     "wrong_bound": [cell("assert 0.84 > 0.9, 'too low'", tags=("nbval-ignore-output",))],
 }
 AT_THE_END = {"kernel_dies_at_the_end": DIES, "thread_fails_at_the_end": LATE}
 SOUND = [cell(DRAW, figure([1, 2, 3])), cell("int('x')", error("ValueError", "?"), tags=("raises-exception",))]
+SOUND += [
+    cell("print('loss', 0.0851)", stream("loss 0.085\n")),
+    cell(TABLE, shown(html="<td>0.086</td>", plain="a table")),
+    cell("print('loss', 0.31, 'after', 12)", stream("loss 0.45 after 13\n"), tags=("trained",)),
+    cell(DRAW, figure([3, 1, 2]), tags=("trained",)),
+]
 SOUND[1].outputs[0].evalue = "invalid literal for int() with base 10: 'x'"
+
+
+def copy_runner(folder: Path) -> None:
+    """Put what makes nbval strict into a folder of broken notebooks."""
+    for name in ("conftest.py", "tests/numerals.py"):
+        shutil.copy(ROOT / name, folder)
 
 
 @pytest.fixture(scope="module")
 def red(tmp_path_factory) -> dict[str, bool]:
     """Execute every notebook of EXECUTED under the course's conftest.py; say of each whether it was red."""
     folder = tmp_path_factory.mktemp("notebooks")
-    shutil.copy(ROOT / "conftest.py", folder)
+    copy_runner(folder)
     for name, cells in EXECUTED.items():
         nbformat.write(notebook(*cells), folder / f"{name}.ipynb")
     nbformat.write(notebook(*SOUND), folder / "sound.ipynb")
@@ -159,7 +183,7 @@ def test_the_runner_sees_a_sound_notebook_green(red):
     ids=lambda value: str(value),
 )
 def test_settings_that_check_nothing_are_refused(tmp_path, setting, option, words):
-    shutil.copy(ROOT / "conftest.py", tmp_path)
+    copy_runner(tmp_path)
     nbformat.write(notebook(), tmp_path / "sound.ipynb")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--nbval", option, "--nbval-current-env", "-p", "no:cacheprovider", "."],
@@ -203,7 +227,29 @@ def with_an_unknown_field():
     return broken
 
 
-IGNORED = ("nbval-ignore-output",)
+def proof(source: str, *outputs: dict, **metadata):
+    """Return a folded proof cell."""
+    return cell(source, *outputs, tags=("proof",), jupyter={"source_hidden": True}, **metadata)
+
+
+def exercises(solution: str):
+    """Return a notebook with three exercises in which each solution asserts `solution`."""
+    three = [
+        one
+        for _ in range(3)
+        for one in (
+            cell("def f(): ...", tags=("exercise",)),
+            cell("# Check: run it.\ncheck(f, judge)", tags=("check",)),
+            cell(f"# Solution: this.\n{solution}", tags=("solution",)),
+        )
+    ]
+    asked = new_markdown_cell("## Exercises\n" + "★ · 3 minutes.\n" * 3)
+    return new_notebook(cells=[asked, *three])
+
+
+IGNORED, HIDDEN = ("nbval-ignore-output",), {"outputs_hidden": True}
+QUESTION = new_markdown_cell("**Predict.** How many?")
+SOLUTION = "assert verdict(g, judge).startswith('✓')\nassert verdict(h, judge).startswith('✗')"
 SCRIPT = "<table></table><script>alert(1)</script>"
 BY_FORM = {
     "nbval_skip": (form.has_known_tags, notebook(cell("raise ValueError", tags=("nbval-skip",)))),
@@ -244,8 +290,24 @@ BY_FORM = {
     "remote_code": (form.trusts_no_stranger, notebook(cell("load('a/b', trust_remote_code=True)"))),
     "pickle": (form.trusts_no_stranger, notebook(cell("torch.load('model.bin', weights_only=False)"))),
     "mostly_ignored": (form.is_mostly_compared, notebook(*[cell("assert f()", tags=IGNORED) for _ in range(4)])),
-    "too_long": (form.is_short_and_explained, notebook(cell("x = 1\n" * 26))),
+    "too_long": (form.is_short, notebook(cell("x = 1\n" * 16))),
+    "too_long_proof": (form.is_short, notebook(cell("x = 1\n" * 26, tags=("proof",)))),
+    "too_wide": (form.is_short, notebook(cell(f"x = '{'y' * 90}'"))),
+    "talking_proof": (form.folds_its_proofs, notebook(proof("# Proof: one.\nassert x\nprint(1)", stream("1\n")))),
+    "proof_of_nothing": (form.folds_its_proofs, notebook(proof("# Proof: one.\nx = 1"))),
+    "open_proof": (form.folds_its_proofs, notebook(cell("# Proof: one.\nassert x", tags=("proof",)))),
+    "proof_without_a_sentence": (form.folds_its_proofs, notebook(proof("assert x"))),
+    "proof_far_from_its_lesson": (form.folds_its_proofs, notebook(QUESTION, proof("# Proof: one.\nassert x"))),
+    "folded_lesson": (form.folds_its_proofs, notebook(cell("x = 1", jupyter={"source_hidden": True}))),
+    "visible_answer": (form.hides_what_it_asks, notebook(QUESTION, cell("print(3)", stream("3\n")))),
+    "hidden_and_not_asked": (form.hides_what_it_asks, notebook(cell("print(3)", stream("3\n"), jupyter=HIDDEN))),
+    "question_without_a_cell": (form.hides_what_it_asks, new_notebook(cells=[QUESTION])),
+    "check_that_accepts_everything": (form.has_exercises, exercises(SOLUTION.splitlines()[0])),
+    "check_that_refuses_everything": (form.has_exercises, exercises(SOLUTION.splitlines()[1])),
+    "picture_without_words": (form.describes_its_pictures, notebook(cell(DRAW, figure([1, 2, 3])))),
+    "proof_on_a_slide": (form.makes_a_deck, notebook(proof("# Proof: one.\nassert x", slideshow={"slide_type": "-"}))),
 }
+NEEDS_A_CHAPTER = {form.has_exercises, form.describes_its_pictures, form.makes_a_deck}  # chapters show these green
 
 
 @pytest.mark.parametrize("name", BY_FORM)
@@ -254,8 +316,10 @@ def test_the_rule_sees_it(name):
     assert rule(broken), f"{name} passed {rule.__name__}"
 
 
-@pytest.mark.parametrize("rule", sorted({rule for rule, _ in BY_FORM.values()}, key=lambda rule: rule.__name__))
+@pytest.mark.parametrize("rule", sorted({r for r, _ in BY_FORM.values()} - NEEDS_A_CHAPTER, key=lambda r: r.__name__))
 def test_the_rule_lets_a_sound_notebook_through(rule):
+    """As do solutions that accept the right answer and refuse a wrong one."""
+    assert not form.has_exercises(exercises(SOLUTION))
     sound = notebook()
     sound.cells.insert(0, new_markdown_cell("# Title\n" + "word " * 40))
     assert not rule(sound)
@@ -266,7 +330,7 @@ def repository(tmp_path):
     """A course with one notebook, and with the tests of form."""
     for folder in ("notebooks", "build", "tests"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("pyproject.toml", "conftest.py", "tests/form.py", "tests/test_form.py"):
+    for name in ("pyproject.toml", "conftest.py", "tests/numerals.py", "tests/form.py", "tests/test_form.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     nbformat.write(notebook(), tmp_path / "notebooks" / "sound.ipynb")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)

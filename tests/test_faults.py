@@ -41,8 +41,9 @@ HTML("x" * 300_000)"""
 @pytest.fixture
 def course(tmp_path) -> Path:
     """A course of one chapter, 99: it notes each of its runs, waits for a file `go`, and fails beside another run."""
-    (tmp_path / "notebooks").mkdir()
-    for name in ("notebooks/run.py", "conftest.py", "pyproject.toml"):
+    for folder in ("notebooks", "tests"):
+        (tmp_path / folder).mkdir()
+    for name in ("notebooks/run.py", "conftest.py", "pyproject.toml", "tests/numerals.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cell = new_code_cell(SOURCE, metadata={"tags": ["nbval-ignore-output"]})

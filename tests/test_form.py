@@ -1,6 +1,7 @@
 """Every notebook keeps the form of tests/form.py, and pytest collects every notebook."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("rule", form.RULES, ids=lambda rule: rule.__name__)
 def test_notebook_keeps_the_form(path, rule):
+    if path.stem in form.FIRST_EDITION and rule in form.NEW_RULES:
+        pytest.xfail("still in the form of the first edition")
     problems = rule(nbformat.read(path, as_version=nbformat.NO_CONVERT))
     assert not problems, "\n".join([f"{path.name}: {rule.__doc__}", *problems])
 
@@ -40,14 +43,31 @@ def test_every_code_cell_is_collected(pytestconfig):
     assert collected == {f"notebooks/{path.name}": len(form.code_cells(book)) for path, book in notebooks.items()}
 
 
+def test_the_course_shows_numbers_and_not_verdicts():
+    outputs = [
+        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+        for path in NOTEBOOKS
+        if path.stem not in form.FIRST_EDITION
+        for cell in form.code_cells(nbformat.read(path, as_version=4))[1:]  # the first one prints settings
+        for output in cell.outputs
+    ]
+    assert sum(len(re.findall(r"\b(True|False)\b", text)) for text in outputs) < 20
+
+
 def test_course_py_is_small_and_documented():
     source = (ROOT / "notebooks" / "course.py").read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 150
+    assert len(source.splitlines()) <= 200
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
     assert all(ast.get_docstring(node) for node in functions if node.name != "connect")
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell_lib"]])
+TIDY = ["ruff check .", "ruff format --check .", "codespell_lib"]
+TIDY += [f"ruff format --check --line-length {form.WIDEST_LINE} {' '.join(map(str, NOTEBOOKS))}"]
+
+
+@pytest.mark.parametrize("command", TIDY, ids=lambda command: command[:20])
 def test_code_and_prose_are_tidy(command):
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()], cwd=ROOT, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -62,11 +62,13 @@ def test_make_alone_lists_the_commands():
         "help",
         "lab",
         "test",
+        "check",
         "run",
         "refresh",
         "site",
         "slides",
         "bench",
+        "gpu",
         "newest",
         "mutants",
         "clean",
@@ -195,7 +197,8 @@ def test_the_mini_edition_opens_no_socket():
     guard = (
         "import sys; sys.addaudithook(lambda event, args: print(event, args) if event == 'socket.connect' else None); "
     )
-    work = "from course import *; from transformers import AutoTokenizer; AutoTokenizer.from_pretrained(CHECKPOINT); "
-    done = in_course(guard + work + "datasets.load_dataset(DATASET); describe()", COURSE_EDITION="mini")
+    work = "from course import *; describe(); import datasets; datasets.load_dataset(DATASET); "
+    work += "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained(CHECKPOINT)"
+    done = in_course(guard + work, COURSE_EDITION="mini")
     assert done.returncode == 0, done.stderr
     assert "socket.connect" not in done.stdout and done.stdout.startswith("mini edition")
