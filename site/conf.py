@@ -34,6 +34,7 @@ html_sidebars = {
 }
 
 nb_execution_mode = "off"
+suppress_warnings = ["misc.highlighting_failure"]  # messages of errors, which are not Python
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_mime_priority_overrides = [("html", "text/html", 0)]
