@@ -198,9 +198,9 @@ def test_the_sites_search_finds_a_word_and_a_solution_unfolds(page, site):
     expect(page.locator("#search-results li a", has_text="07 · Checkpoints").first).to_be_visible(timeout=20_000)
     page.goto(f"{site}/chapters/00_start_here.html")
     solution = page.locator("details", has_text="Show the solution").first
-    expect(solution.locator(".highlight")).not_to_be_visible()
+    expect(solution.locator(".highlight").first).not_to_be_visible()
     solution.locator("summary").click()
-    expect(solution.locator(".highlight")).to_be_visible()
+    expect(solution.locator(".highlight").first).to_be_visible()
     download = page.get_by_role("link", name="00_start_here.ipynb").get_attribute("href")
     assert (ROOT / "site/_build/html/chapters" / download).resolve().exists(), "the page links to its notebook"
 
