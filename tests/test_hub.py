@@ -300,7 +300,8 @@ WHEN_READ = {
     "404": (answering(404, **UNKNOWN), NOT_THERE),
     "429": (answering(429, **{"Retry-After": "60"}), NOT_NOW),
     "500": (answering(500), NOT_NOW),
-    "slow": (hanging_up, ("Server disconnected without sending a response", "Can't load the configuration of")),
+    # Where peft is installed, transformers asks for an adapter first, and passes on what that says.
+    "slow": (hanging_up, ("Server disconnected without sending a response",) * 2),
     "cut_off": (cutting_off, ("peer closed connection without sending complete message", "Can't load the model for")),
 }
 # Reads everything of one repository after the other: `healthy` first, then each while the hub has its fault, and after.
