@@ -62,61 +62,17 @@ def make_data(data: Path, rows: int | None = None) -> None:
         shutil.copy(PACKED / name, data / "distilbert-mini")
 
 
-def make_repositories(hub: Path, data: Path) -> None:
-    """Write the published repositories into the folder of a hub, in their layout, from `data`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def whole_model(data: Path):
+    """Return the mini encoder in `data` with a head, as the published model has one; here the head is random."""
     import torch
     from transformers import DistilBertForMaskedLM, DistilBertModel
-
-    imdb = hub / "datasets/stanfordnlp/imdb/plain_text"
-    critics = hub / "datasets/cornell-movie-review-data/rotten_tomatoes"
-    model = hub / "models/distilbert/distilbert-base-uncased"
-    for folder in (imdb, critics, model):
-        folder.mkdir(parents=True)
-    splits = ("train", "test", "unsupervised")
-    for split in splits[:2]:
-        shutil.copy(data / f"imdb/{split}.parquet", imdb / f"{split}-00000-of-00001.parquet")
-    table = pq.read_table(data / "imdb/test.parquet")
-    table = table.set_column(1, table.schema.field("label"), pa.array([-1] * len(table)))  # nobody labelled them
-    pq.write_table(table, imdb / "unsupervised-00000-of-00001.parquet")
-    paths = "".join(f"  - split: {split}\n    path: plain_text/{split}-*\n" for split in splits)
-    configs = f"---\nconfigs:\n- config_name: plain_text\n  default: true\n  data_files:\n{paths}---\n"
-    (imdb.parent / "README.md").write_text(configs, encoding="utf-8")
-    for split, file in {"train": "train", "validation": "test", "test": "test"}.items():
-        shutil.copy(data / f"rotten_tomatoes/{file}.parquet", critics / f"{split}.parquet")
 
     encoder = DistilBertModel.from_pretrained(data / "distilbert-mini")
     encoder.config.tie_weights_ = True
     torch.manual_seed(0)
-    whole = DistilBertForMaskedLM(encoder.config)  # as published, with a head, which here is random
+    whole = DistilBertForMaskedLM(encoder.config)
     whole.distilbert.load_state_dict(encoder.state_dict())
-    whole.save_pretrained(model)
-    for name in ("tokenizer_config.json", "vocab.txt", "tokenizer.json"):
-        shutil.copy(data / "distilbert-mini" / name, model)
-
-
-def make_checkout(checkout: Path, divisor: int = 1) -> None:
-    """Make a checkout to run in, without the mini edition's data; sizes are divided by `divisor`."""
-    shutil.copytree(ROOT / "notebooks", checkout / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    (checkout / "data").mkdir()
-    (checkout / "data" / "metrics").symlink_to(ROOT / "data" / "metrics")
-    for folder in ("tests", "bench"):
-        (checkout / folder).symlink_to(ROOT / folder)
-    if divisor > 1:
-        names = "TRAIN_ROWS, MAX_LENGTH, ANSWER_LENGTH"
-        with (checkout / "notebooks" / "course.py").open("a", encoding="utf-8") as course:
-            course.write(f"\n{names} = (size // {divisor} for size in ({names}))\n")
-    startup = checkout / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    code = f"""import sys
-sys.path.append({str(ROOT / "tests")!r})
-import note_unmet
-get_ipython().ast_transformers.append(note_unmet.NoteUnmet())
-sys.path.pop()
-del sys, note_unmet
-"""
-    (startup / "at_start.py").write_text(code, encoding="utf-8")
+    return whole
 
 
 def run_chapter(path: Path, seconds: float) -> None:
@@ -279,9 +235,11 @@ def main() -> None:
     usual = dict(os.environ)
     if args.chapters:
         from loopback_hub import make_hub
+        from published import copy_course, make_repositories, note_in_kernels
 
-        make_repositories(scratch / "hub", scratch / "data")
-        make_checkout(scratch / "course", divisor=16 if args.rehearse else 1)
+        make_repositories(scratch / "hub", scratch / "data", whole_model(scratch / "data"))
+        copy_course(scratch / "course", 16 if args.rehearse else 1)
+        note_in_kernels(scratch / "course/ipython")
         hub = make_hub(scratch / "hub")
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         os.environ.pop("HF_TOKEN", None)

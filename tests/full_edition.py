@@ -18,73 +18,24 @@ import threading
 from pathlib import Path
 
 import pytest
+from published import copy_course, make_repositories, note_in_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = 8  # everything that the full edition has more of than a CPU can take is divided by this
 
 
-def fill(hub: Path) -> None:
-    """Write the published repositories into the folder of a hub."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def random_model():
+    """Return a DistilBERT of random weights, with the published one's head, 1/SCALE as wide."""
     import torch
     from transformers import DistilBertConfig, DistilBertForMaskedLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    imdb = hub / "datasets/stanfordnlp/imdb/plain_text"
-    critics = hub / "datasets/cornell-movie-review-data/rotten_tomatoes"
-    model = hub / "models/distilbert/distilbert-base-uncased"
-    for folder in (imdb, critics, model):
-        folder.mkdir(parents=True)
-
-    splits = ("train", "test", "unsupervised")
-    for split in splits[:2]:
-        shutil.copy(ROOT / f"data/imdb/{split}.parquet", imdb / f"{split}-00000-of-00001.parquet")
-    table = pq.read_table(ROOT / "data/imdb/test.parquet")
-    table = table.set_column(1, table.schema.field("label"), pa.array([-1] * len(table)))  # nobody labelled them
-    pq.write_table(table, imdb / "unsupervised-00000-of-00001.parquet")
-    paths = "".join(f"  - split: {split}\n    path: plain_text/{split}-*\n" for split in splits)
-    configs = f"---\nconfigs:\n- config_name: plain_text\n  default: true\n  data_files:\n{paths}---\n"
-    (imdb.parent / "README.md").write_text(configs, encoding="utf-8")
-    for split, file in {"train": "train", "validation": "test", "test": "test"}.items():
-        shutil.copy(ROOT / f"data/rotten_tomatoes/{file}.parquet", critics / f"{split}.parquet")
-
     torch.manual_seed(0)
     full = DistilBertConfig()
     size = {"dim": full.dim // SCALE, "hidden_dim": full.hidden_dim // SCALE}
     spread = full.initializer_range * SCALE**0.5  # so that what comes out of a layer varies as much as at full width
-    config = DistilBertConfig(**size, initializer_range=spread, tie_weights_=True)
-    DistilBertForMaskedLM(config).save_pretrained(model)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copy(ROOT / "data/distilbert-mini" / name, model)
-
-
-def copy_course(checkout: Path) -> None:
-    """Make a checkout to run in, with a course.py of smaller sizes and nothing of the mini edition's data."""
-    shutil.copytree(ROOT / "notebooks", checkout / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    with (checkout / "notebooks" / "course.py").open("a", encoding="utf-8") as course:
-        names = "TRAIN_ROWS, MAX_LENGTH, ANSWER_LENGTH"
-        course.write(f"\n{names} = (size // {SCALE} for size in ({names}))\n")
-    (checkout / "data").mkdir()
-    (checkout / "data" / "metrics").symlink_to(ROOT / "data" / "metrics")
-    for folder in ("tests", "bench"):
-        (checkout / folder).symlink_to(ROOT / folder)
-
-
-def note_in_kernels() -> None:
-    """Write what every kernel runs at its start into the IPython profile, which conftest.py has made."""
-    startup = Path(os.environ["IPYTHONDIR"], "profile_default", "startup")
-    startup.mkdir(parents=True)
-    # Names that this leaves in a kernel would hide a missing import in a notebook.
-    code = f"""import sys
-sys.path.append({str(ROOT / "tests")!r})
-import note_unmet
-get_ipython().ast_transformers.append(note_unmet.NoteUnmet())
-sys.path.pop()
-del sys, note_unmet
-"""
-    (startup / "at_start.py").write_text(code, encoding="utf-8")
+    return DistilBertForMaskedLM(DistilBertConfig(**size, initializer_range=spread, tie_weights_=True))
 
 
 @pytest.hookimpl(trylast=True)
@@ -97,9 +48,9 @@ def pytest_configure(config) -> None:
     if "HF_ENDPOINT" in os.environ:
         return
     config.scratch = scratch = Path(tempfile.mkdtemp(prefix="full-edition-")).resolve()
-    fill(scratch / "hub")
-    copy_course(scratch)
-    note_in_kernels()
+    make_repositories(scratch / "hub", ROOT / "data", random_model())
+    copy_course(scratch, SCALE)
+    note_in_kernels(Path(os.environ["IPYTHONDIR"]))
     config.hub = make_hub(scratch / "hub")
     threading.Thread(target=config.hub.serve_forever, daemon=True).start()
     os.environ |= {"HF_ENDPOINT": config.hub.url, "HF_HOME": str(scratch / "home"), "HF_HUB_DISABLE_XET": "1"}
