@@ -192,7 +192,7 @@ def finetuned() -> str:
     """
     results = HERE / "../runs/05_train/results.json"
     if not results.exists():
-        print("No fine-tuned model yet: chapter 05 runs first, six to seven minutes on two CPU cores.", flush=True)
+        print("No fine-tuned model yet: chapter 05 runs first, five to nine minutes on two CPU cores.", flush=True)
         subprocess.run([sys.executable, str(HERE / "run.py"), "--once", "05"], check=True)
     trained = json.loads(results.read_text(encoding="utf-8"))["checkpoint"]
     if trained != CHECKPOINT:
