@@ -1,12 +1,12 @@
 """Measure on one GPU what the course says of GPUs, and write it to bench/gpu.json.
 
 python bench/gpu.py [--seconds 240]         every part that fits, the most wanted first
-python bench/gpu.py --parts best failures   these parts, also if bench/gpu.json has them from this card
+python bench/gpu.py --parts best failures   these parts only
 python bench/gpu.py --rehearse              every part in tiny sizes on the CPU, into runs/gpu-rehearsal.json
 
 Speed and memory are those of a model of DistilBERT's real size, whose weights are random; accuracies are those of the
 mini weights, on all held-out reviews. Every number is written down as soon as it is there, so a call may be cut off;
-a part that is whole is not measured again on the same card.
+what the file has from the same card is not measured again.
 """
 
 import argparse
@@ -50,7 +50,7 @@ USUAL = (BATCHES[0], LENGTHS[0])
 PRECISIONS = ("bf16", "fp32", "tf32", "fp16")
 # What a T4 keeps up of its 65 TFLOP/s in 16 bits: an assumption, with which counted work becomes an estimate.
 T4_FLOPS = 0.35 * 65e12
-DATA = HERE.parent / "data"
+DATA, LEFT_OUT = HERE.parent / "data", "left out, no time"
 
 # Recipes for the mini weights, all reviews, 16 bits, the likeliest first. One of them is chosen by reviews held back
 # from training, never by the held-out ones.
@@ -82,11 +82,13 @@ def part(seconds: int):
 
 
 class Notes:
-    """What a part has measured so far, written to the file at each new entry, and the time it may take."""
+    """What a part has measured so far, now or earlier, written to the file at each new entry, and the time it has."""
 
     def __init__(self, results: dict, file: Path, name: str, seconds: float):
-        """Begin a part afresh."""
-        self.entries, self.end = {}, time.monotonic() + seconds
+        """Begin a part with what it has measured on this card before; errors are tried again."""
+        kept = results["parts"].get(name, {}).get("entries", {})
+        self.entries = {label: entry for label, entry in kept.items() if label != LEFT_OUT and "error" not in entry}
+        self.end = time.monotonic() + seconds
         self.write = lambda: bench.save(file, lambda part: part.write_text(json.dumps(results, indent=1) + "\n"))
         results["parts"][name] = {"complete": False, "entries": self.entries}
 
@@ -101,9 +103,11 @@ class Notes:
         print(f"    {name}: {json.dumps(entry)[:300]}", flush=True)
 
     def attempt(self, name: str, function, *arguments, **options) -> None:
-        """Keep what a function returns, or the error that it raises."""
+        """Keep what a function returns, or the error that it raises, unless there is an entry already."""
+        if name in self.entries:
+            return
         if self.left() < 0:
-            self.entries.setdefault("left out, no time", []).append(name)
+            self.entries.setdefault(LEFT_OUT, []).append(name)
             return self.write()
         try:
             entry = function(*arguments, **options)
@@ -411,20 +415,21 @@ def best(notes: Notes, results: dict) -> None:
     reviews, budget = Reviews.get(), notes.left()
     chosen, entries = None, {}
     for recipe in CANDIDATES[: 2 if TINY else None]:
-        begun = time.monotonic()
         price = entries[chosen]["took"] / entries[chosen]["recipe"]["epochs"] if chosen else budget / 10
         last = price * (entries[chosen]["recipe"]["epochs"] if chosen else recipe.epochs)
         if chosen and notes.left() < 1.3 * (price * recipe.epochs + last):
-            notes.entries.setdefault("left out, no time", []).append(recipe.label)
+            notes.entries.setdefault(LEFT_OUT, []).append(recipe.label)
             continue
         notes.attempt(recipe.label, reviews.try_out, recipe, "bf16", 20 if TINY else 2000, until=notes.end - last)
-        entry = notes.entries[recipe.label]
+        entry = notes.entries.get(recipe.label, {"error": LEFT_OUT})
         if "error" not in entry:
-            entries[recipe.label] = entry | {"took": time.monotonic() - begun}
+            entries[recipe.label] = entry | {"took": entry["seconds"] + entry["asked_s"]}
             chosen = max(entries, key=lambda label: entries[label]["held_back_accuracy"])
     if chosen:
-        recipe = next(recipe for recipe in CANDIDATES if recipe.label == chosen)
-        notes.attempt("chosen, all reviews", reviews.try_out, recipe, "bf16")
+        recipe, last = (next(recipe for recipe in CANDIDATES if recipe.label == chosen), "chosen, all reviews")
+        if notes.entries.get(last, {"recipe": asdict(recipe)})["recipe"] != asdict(recipe):
+            del notes.entries[last]
+        notes.attempt(last, reviews.try_out, recipe, "bf16")
 
 
 @part(75)
@@ -672,7 +677,7 @@ def compiled(notes: Notes, results: dict) -> None:
         notes.attempt(f"{how} {rows}x{length}", speed, how, rows, length, rates, compiled=True)
 
 
-ORDER = "peaks accuracy speeds best flagship original failures memory groups resume padding compiled".split()
+ORDER = "peaks failures original groups resume memory padding accuracy speeds flagship best compiled".split()
 
 
 def describe() -> dict:
@@ -737,7 +742,7 @@ def main() -> None:
         print(f"{name}:", flush=True)
         try:
             function(notes, results)
-            results["parts"][name]["complete"] = "left out, no time" not in notes.entries
+            results["parts"][name]["complete"] = LEFT_OUT not in notes.entries
         except Exception as error:
             results["parts"][name]["error"] = f"{type(error).__name__}: {error}"[:600]
             traceback.print_exc()
