@@ -9,11 +9,11 @@ lab: setup  ## open the course in JupyterLab
 # By the settings in lab/ JupyterLab asks no other host for news or updates, and does not ask whether it may.
 	@$(VENV)/jupyter lab --LabApp.app_settings_dir=lab notebooks/00_start_here.ipynb
 
-test: setup  ## execute and compare every notebook, then run tests/
+test: setup  ## execute and compare every notebook, then run tests/; make test TESTS=notebooks/05_train.ipynb: only that
 # A machine that only tests, and may install, gets the browser that the tests drive; elsewhere they say that it is missing.
 	@command -v chromium >/dev/null || [ -z "$$CI" ] || [ "$$(id -u)" != 0 ] \
 		|| (apt-get update -qq && apt-get install -y -qq chromium >/dev/null) || true
-	@$(VENV)/python -m pytest
+	@$(VENV)/python -m pytest $(TESTS)
 
 check: setup  ## what to run before each commit: form, names, prose, lint, spelling; nothing is executed
 	@$(VENV)/python -m pytest -q --durations=0 --durations-min=20 tests/test_form.py tests/test_names.py tests/test_prose.py tests/test_numerals.py
@@ -42,7 +42,7 @@ newest: setup  ## run the tests with the newest packages: make newest TESTS=note
 # torch stays, since another one is gigabytes. Each chapter's first cell prints versions: red where they changed.
 	@$(VENV)/python -m venv runs/newest
 	@sed -E '/^torch==/!s/==.*//' requirements.txt > runs/newest/requirements.txt
-	@runs/newest/bin/python -m pip install --disable-pip-version-check -q -U --upgrade-strategy eager -r runs/newest/requirements.txt
+	@runs/newest/bin/python -m pip install --disable-pip-version-check -q -U --upgrade-strategy eager $$($(PYTHON) torch_index.py) -r runs/newest/requirements.txt
 	@$(VENV)/python -m pip freeze | LC_ALL=C sort -t= -k1,1 > runs/newest/pinned
 	@runs/newest/bin/python -m pip freeze | LC_ALL=C sort -t= -k1,1 > runs/newest/newest
 	@LC_ALL=C join -t= runs/newest/pinned runs/newest/newest | awk -F== '$$2 != $$3 {print "newest: " $$1, $$2, "->", $$3}'
@@ -68,7 +68,7 @@ writable:
 # pip writes a package's INSTALLER last; a package without it was interrupted, and pip would take it for whole.
 	@for info in .venv/lib/python*/site-packages/*.dist-info; do [ -s "$$info/INSTALLER" ] || rm -rf "$$info"; done
 	@$(PYTHON) -m venv .venv
-	@$(VENV)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@$(VENV)/python -m pip install --disable-pip-version-check $$($(PYTHON) torch_index.py) -r requirements.txt
 	@touch $@
 
 .PHONY: help lab test check run refresh site slides bench gpu newest mutants clean setup writable

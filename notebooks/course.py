@@ -76,14 +76,12 @@ if EDITION == "mini":
     DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
     TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
     MAX_LENGTH, ANSWER_LENGTH = 64, 128  # tokens of a review that training reads, and the model that 05 saves
-    EPOCHS, LEARNING_RATE = 1, 1.2e-4
-    ENCODER_DROPOUT, FROZEN_LAYERS, PRECISION = 0.0, 3, {}
+    EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS, PRECISION = 1, 1.2e-4, 0.0, 3, {}
 else:
     DATASET, SENTENCES = "stanfordnlp/imdb", "cornell-movie-review-data/rotten_tomatoes"
     CHECKPOINT = "distilbert/distilbert-base-uncased"
     TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
-    MAX_LENGTH = ANSWER_LENGTH = 512
-    EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 2, 5e-5, 0.1, 0
+    MAX_LENGTH, ANSWER_LENGTH, EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 512, 512, 2, 5e-5, 0.1, 0
     # 16 bits where the GPU is fast in them: bf16 since Ampere, fp16 with its scaler before
     PRECISION = {"bf16" if torch.cuda.is_bf16_supported(False) else "fp16": True} if torch.cuda.is_available() else {}
 USE_CPU = EDITION == "mini"  # the same arithmetic on every machine

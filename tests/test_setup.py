@@ -1,5 +1,7 @@
 """The two commands: what they refuse, what they finish, what they do not do twice; and how the edition is chosen."""
 
+import functools
+import http.server
 import json
 import os
 import shutil
@@ -42,7 +44,8 @@ def checkout(tmp_path) -> Path:
 
     The package is laid out as JupyterLab is: pip writes its metadata first, and then most of its files.
     """
-    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("Makefile", "torch_index.py"):
+        shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "requirements.txt").write_text("large==1\n")
     with zipfile.ZipFile(tmp_path / "large-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("large-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: large\nVersion: 1\n")
@@ -116,6 +119,60 @@ def test_an_interrupted_setup_is_finished_and_a_second_call_installs_nothing(che
     assert len(list(share.iterdir())) == PARTS
     again = make(checkout, *words)
     assert again.stdout == "setup: the packages of requirements.txt are installed\ndata: here\n"
+
+
+def wheel_of_torch(folder: Path, version: str) -> Path:
+    """Write a wheel with nothing but torch's name and a version, as small as it gets."""
+    info, target = f"torch-{version}.dist-info", folder / f"torch-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return target
+
+
+@pytest.fixture
+def index(tmp_path):
+    """An index on loopback with a CPU build of the pinned torch; the address of one that hangs beside it."""
+    page = tmp_path / "index" / "torch"
+    page.mkdir(parents=True)
+    wheel = wheel_of_torch(page, "2.13.0+cpu").name
+    (page / "index.html").write_text(f'<a href="{wheel.replace("+", "%2B")}">{wheel}</a>')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, socket.socket() as silent:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield f"http://127.0.0.1:{server.server_port}", f"http://127.0.0.1:{silent.getsockname()[1]}"
+        server.shutdown()
+
+
+def option_for_torch(where: str | None) -> tuple[str, str, float]:
+    """Return what torch_index.py prints, what it says, and the seconds that it takes."""
+    env = {name: value for name, value in os.environ.items() if "proxy" not in name.lower() and name != "TORCH_INDEX"}
+    begun, command = time.monotonic(), [sys.executable, str(ROOT / "torch_index.py")]
+    env |= {} if where is None else {"TORCH_INDEX": where}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip(), done.stderr.strip(), time.monotonic() - begun
+
+
+def test_an_index_with_the_cpu_build_is_named_and_pip_prefers_its_build(index, tmp_path):
+    option, said, _ = option_for_torch(index[0])
+    assert option == f"--extra-index-url {index[0]}" and "CPU build" in said
+    wheel_of_torch(tmp_path, "2.13.0")  # stands for PyPI's
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"]
+    command += ["--index-url", index[0], "--find-links", str(tmp_path), "--dest", str(tmp_path / "taken")]
+    env = settings(tmp_path)
+    del env["PIP_NO_INDEX"], env["PIP_FIND_LINKS"]
+    subprocess.run([*command, *option.split(), "torch==2.13.0"], env=env, check=True, capture_output=True)
+    assert [wheel.name for wheel in (tmp_path / "taken").iterdir()] == ["torch-2.13.0+cpu-py3-none-any.whl"]
+
+
+def test_an_index_that_refuses_or_hangs_is_done_without_in_seconds(index):
+    for address in (NOWHERE, index[1]):
+        option, said, seconds = option_for_torch(address)
+        assert option == "" and said.endswith("gigabytes of CUDA") and seconds < 8
+    assert option_for_torch("")[:2] == ("", "setup: PyTorch comes from PyPI, as TORCH_INDEX is empty")
 
 
 def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_path):
