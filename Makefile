@@ -34,6 +34,9 @@ slides: setup  ## make a deck of each chapter, in site/_build/html/slides
 bench: setup  ## measure recipes side by side, in over an hour; make bench CURVE=--curve: the learning curves
 	@$(VENV)/python bench/bench.py $(CURVE)
 
+changes: setup  ## measure one change at a time, three seeds each, some five minutes a trial: make changes ONLY="--only plain"
+	@$(VENV)/python bench/changes.py $(ONLY)
+
 gpu: setup  ## run the full edition on this machine's GPU, then measure: make gpu GPU="--seconds 3600 --chapters 2400 --each 1800"
 	@$(VENV)/python bench/pack_gpu.py --no-wheels
 	@$(VENV)/python bench/gpu_run.py $(GPU)
@@ -71,4 +74,4 @@ writable:
 	@$(VENV)/python -m pip install --disable-pip-version-check $$($(PYTHON) torch_index.py) -r requirements.txt
 	@touch $@
 
-.PHONY: help lab test check run refresh site slides bench gpu newest mutants clean setup writable
+.PHONY: help lab test check run refresh site slides bench changes gpu newest mutants clean setup writable

@@ -103,9 +103,9 @@ def load_reviews(split: str, rows: int) -> tuple[list[str], np.ndarray]:
     return list(pile["text"]), np.array(pile["label"][:])
 
 
-def load_model(dropout: float = 0.0):
-    """Return the pretrained encoder under a new head with two outputs, the same at each call."""
-    transformers.set_seed(42)
+def load_model(dropout: float = 0.0, seed: int = 42):
+    """Return the pretrained encoder under a new head with two outputs, the same at each call with a seed."""
+    transformers.set_seed(seed)
     return transformers.AutoModelForSequenceClassification.from_pretrained(
         CHECKPOINT, num_labels=2, dropout=dropout, attention_dropout=dropout
     )
@@ -140,16 +140,19 @@ def grade(predicted: np.ndarray, labels: np.ndarray) -> dict:
 class FineTuning:
     """One recipe under way: it trains for a turn, keeps its own random numbers, and can be taken up later."""
 
-    def __init__(self, name: str, recipe: Recipe):
-        """Read the data, make the model, fix the order of the batches; take up what an earlier call left."""
+    def __init__(self, name: str, recipe: Recipe, seed: int = 42, judged: tuple[list[str], np.ndarray] | None = None):
+        """Read the data, make the model, fix the order of the batches; take up what an earlier call left.
+
+        `judged`: the reviews and labels that decide, else held-out ones. The seed is that of head, order and dropout.
+        """
         self.name, self.recipe, self.file = name, recipe, UNFINISHED / f"{name}.pt"
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT, truncation_side=recipe.cut)
         texts, self.labels = load_reviews("train", recipe.reviews)
         self.ids = self.tokenizer(texts, truncation=True, max_length=recipe.tokens)["input_ids"]
-        judged, self.judged_labels = load_reviews("test", recipe.held_out)
+        judged, self.judged_labels = judged or load_reviews("test", recipe.held_out)
         pieces = self.tokenizer(judged, truncation=True, max_length=recipe.tokens, return_overflowing_tokens=True)
         self.judged, self.review = pieces["input_ids"], np.array(pieces["overflow_to_sample_mapping"])
-        self.model = load_model(recipe.dropout).train()
+        self.model = load_model(recipe.dropout, seed).train()
         if recipe.frozen:
             encoder = self.model.distilbert
             for part in [encoder.embeddings, *encoder.transformer.layer[: recipe.frozen]]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+import changes
 import torch
 
 import bench
@@ -43,3 +44,21 @@ def test_the_table_in_the_readme_of_the_bench_is_that_of_the_results():
     assert results["recipes"]["course"]["recipe"] == asdict(bench.OURS)
     assert [run["recipe"] for run in results["curve"]["ours"]] == [asdict(run) for run in bench.CURVE.values()]
     assert results["curve"]["long"]["recipe"] == asdict(bench.LONG)
+
+
+def test_a_change_counts_only_beyond_the_luck_of_reviews_and_of_seeds():
+    usual = [{"right": changes.TRIAL_ROWS - 300, "wrong": list(range(start, start + 300))} for start in (0, 10, 20)]
+    assert changes.compare(usual, usual)["verdict"] == "no difference shown"
+    better = [{"right": changes.TRIAL_ROWS - 150, "wrong": list(range(150))}] * 3
+    found = changes.compare(better, usual)
+    assert found["verdict"] == "better" and found["low"] < found["gain"] < found["high"]
+    unlucky = [{**one, "right": one["right"] - shift} for one, shift in zip(usual, (0, 200, 400), strict=True)]
+    assert changes.compare(better, unlucky)["verdict"] == "no difference shown", "seeds differ by more"
+
+
+def test_no_trial_trains_on_a_review_that_decides():
+    texts, _ = bench.load_reviews("train", 10**6)
+    longest = max(recipe.reviews for group in changes.GROUPS.values() for recipe in group)
+    decide, labels = changes.trial_reviews()
+    assert longest == changes.TRAINED_ON and len(decide) == len(labels) == changes.TRIAL_ROWS
+    assert not {*texts[:longest]} & {*decide}

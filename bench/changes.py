@@ -1,0 +1,154 @@
+"""Change one thing at a time, on equal reviews, and write what each change costs and reaches to changes.json.
+
+python bench/changes.py                 every trial that the file does not have, about five minutes each
+python bench/changes.py --only plain    those of one group: plain, flagship
+python bench/changes.py --table         print the file as tables in Markdown
+
+Two groups. Around a **plain** recipe of 4,000 reviews, each trial differs from it in one setting. Around the
+**flagship**, chapter 05's recipe, its nearest rivals. Each is run with three seeds, that of head, order and dropout,
+and asked in pieces about the same 2,900 reviews of the training file, which no trial trains on. The held-out
+reviews are not touched. An interrupted call loses the trial under way.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from dataclasses import asdict, replace
+
+import numpy as np
+from scipy.stats import binomtest
+
+import bench
+
+FILE = bench.HERE / "changes.json"
+SEEDS = (1, 2, 3)
+TRAINED_ON, TRIAL_ROWS = 17000, 2900  # of the training file's 19,920 reviews: the first at most, and of the others
+PLAIN = bench.Recipe("plain", 4000, tokens=128, cut="left", rate=5e-5, warmup=0.1)
+FLAGSHIP = replace(bench.OURS, label="flagship", grouped=False)
+GROUPS = {
+    "plain": [
+        PLAIN,
+        replace(PLAIN, label="dropout off", dropout=0.0),
+        replace(PLAIN, label="grouped by length", grouped=True),
+        *[replace(PLAIN, label=f"{count} layers frozen", frozen=count) for count in (2, 3, 4)],
+        *[replace(PLAIN, label=f"batches of {size}", batch=size) for size in (8, 32)],
+        *[replace(PLAIN, label=f"{tokens} tokens", tokens=tokens) for tokens in (64, 256)],
+        replace(PLAIN, label="the first tokens", cut="right"),
+        *[replace(PLAIN, label=f"rate {rate:.0e}", rate=rate) for rate in (2e-5, 1e-4, 2e-4)],
+        replace(PLAIN, label="padded to the full length", padded=True),
+    ],
+    "flagship": [
+        FLAGSHIP,
+        replace(FLAGSHIP, label="grouped by length", grouped=True),
+        replace(FLAGSHIP, label="2 layers frozen", frozen=2),
+        replace(FLAGSHIP, label="80 tokens of 12,000", tokens=80, reviews=12000),
+        replace(FLAGSHIP, label="56 tokens of 17,000", tokens=56, reviews=TRAINED_ON),
+        replace(FLAGSHIP, label="batches of 32, twice the rate", batch=32, rate=2 * FLAGSHIP.rate),
+        replace(FLAGSHIP, label="twice the rate", rate=2 * FLAGSHIP.rate),
+    ],
+}
+
+
+def trial_reviews() -> tuple[list[str], np.ndarray]:
+    """Return the texts and labels that decide; a few texts stand in the file twice, and are left out."""
+    texts, labels = bench.load_reviews("train", 10**6)
+    known = set(texts[:TRAINED_ON])
+    rows = [row for row in range(TRAINED_ON, len(texts)) if texts[row] not in known][:TRIAL_ROWS]
+    return [texts[row] for row in rows], labels[rows]
+
+
+def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
+    """Train by a recipe; return its settings, what it cost, and which trial reviews it got wrong, by number."""
+    judged = trial_reviews()
+    training = bench.FineTuning(f"trial-{group}-{recipe.label}-{seed}", recipe, seed, judged)
+    while training.done < 1:
+        training.step()
+        print(f"\r{group}: {recipe.label}, seed {seed}: {training.done:4.0%} ", end="", flush=True)
+    wrong = np.flatnonzero(training.votes(TRIAL_ROWS).argmax(axis=1) != judged[1])
+    log = training.log
+    return {
+        "group": group,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "seconds": round(log["seconds"], 1),
+        "tokens": log["tokens"],
+        "padding": round(1 - log["real"] / log["tokens"], 4),
+        "operations": log["operations"],
+        "rows": TRIAL_ROWS,
+        "right": TRIAL_ROWS - len(wrong),
+        "wrong": wrong.tolist(),
+    }
+
+
+def compare(trials: list[dict], usual: list[dict]) -> dict:
+    """Return the mean difference in accuracy between two recipes, its 95 % interval, and a verdict.
+
+    The interval is over reviews: a bootstrap of the trial reviews, each with its mean over the seeds. `luck` is how
+    far two seeds of the usual recipe are apart, on average; a smaller difference shows nothing.
+    """
+
+    def share(runs: list[dict]) -> np.ndarray:
+        wrong = np.zeros(TRIAL_ROWS)
+        for one in runs:
+            wrong[one["wrong"]] += 1 / len(runs)
+        return 1 - wrong
+
+    gain = share(trials) - share(usual)
+    drawn = np.random.default_rng(0).integers(TRIAL_ROWS, size=(2000, TRIAL_ROWS))
+    low, high = np.percentile(gain[drawn].mean(axis=1), [2.5, 97.5])
+    pairs = itertools.combinations([one["right"] / TRIAL_ROWS for one in usual], 2)
+    luck = statistics.mean([abs(a - b) for a, b in pairs] or [0.0])
+    clear = (low > 0 or high < 0) and abs(gain.mean()) > luck
+    verdict = "no difference shown" if not clear else "better" if gain.mean() > 0 else "worse"
+    return {"gain": float(gain.mean()), "low": float(low), "high": float(high), "luck": luck, "verdict": verdict}
+
+
+def table(trials: list[dict], group: str) -> str:
+    """Return a group's trials as a table in Markdown."""
+    by_label = {
+        recipe.label: [one for one in trials if one["group"] == group and one["recipe"] == asdict(recipe)]
+        for recipe in GROUPS[group]
+    }
+    usual = by_label[GROUPS[group][0].label]
+    lines = ["| change | accuracy of each seed | difference (95%) | verdict | time |", "|---|---|---|---|---|"]
+    for label, runs in by_label.items():
+        if not runs or not usual:
+            continue
+        reached = " ".join(f"{one['right'] / TRIAL_ROWS:.1%}" for one in runs)
+        time = statistics.mean(one["seconds"] for one in runs) / statistics.mean(one["seconds"] for one in usual)
+        found = compare(runs, usual)
+        between = f"{found['gain']:+.1%} ({found['low']:+.1%} to {found['high']:+.1%})"
+        cells = [label, reached, between, found["verdict"], f"{time:.2f}"]
+        if runs is usual:
+            low, high = binomtest(usual[0]["right"], TRIAL_ROWS).proportion_ci(method="wilson")
+            cells[2:4] = [f"one seed: {low:.1%} to {high:.1%}", f"two seeds: {found['luck']:.1%} apart"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines).replace("%", " %")
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(GROUPS))
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"machines": [], "trials": []}
+    groups = [args.only] if args.only else list(GROUPS)
+    if not args.table:
+        machine = bench.describe_machine()
+        if machine not in kept["machines"]:
+            kept["machines"].append(machine)
+        have = {(one["group"], one["seed"], json.dumps(one["recipe"])) for one in kept["trials"]}
+        for seed, group in itertools.product(SEEDS, groups):
+            for recipe in GROUPS[group]:
+                if (group, seed, json.dumps(asdict(recipe))) in have:
+                    continue
+                kept["trials"].append(run(group, recipe, seed) | {"machine": kept["machines"].index(machine)})
+                bench.save(FILE, lambda file: file.write_text(json.dumps(kept) + "\n", encoding="utf-8"))
+    for group in groups:
+        print(f"\n{group}\n\n{table(kept['trials'], group)}")
+
+
+if __name__ == "__main__":
+    main()
