@@ -55,7 +55,7 @@ mutants: setup  ## break the course on purpose, and count what the tests notice:
 	@$(VENV)/python tests/mutants.py $(or $(MUTANTS),40) $(or $(SEED),1)
 
 clean:  ## remove what runs made, and the prepared data and .venv
-	rm -rf runs .venv site/_build site/chapters site/data site/bench site/teaching.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
+	rm -rf runs .venv site/_build site/chapters site/data site/bench site/teaching.md site/map.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
 
 setup: writable .venv/complete
 	@echo "setup: the packages of requirements.txt are installed"

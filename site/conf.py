@@ -17,7 +17,7 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
 html_js_files = ["scrolling.js"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "map.md"]
 templates_path = ["_templates"]
 html_show_sphinx = False
 html_show_copyright = False
@@ -49,6 +49,11 @@ FOLDS = {  # by tag: what is folded, and what the fold says
     "solution": ("hide-cell", "Show the solution", "Hide the solution"),
     "answer": ("hide-output", "Show the answer", "Hide the answer"),
 }
+# The glossary's terms, without those that are everyday words or mean two things.
+TERMS = re.findall(
+    r"^(\w[\w -]*)$", (SITE / "glossary.md").read_text(encoding="utf-8").partition("{glossary}")[2], flags=re.M
+)
+TERMS = [term for term in TERMS if term not in ("head", "split", "precision", "seed", "pipeline")]
 BOXES = {"Trap": "warning", "Aside": "note", "Predict": "tip"}
 
 
@@ -71,10 +76,32 @@ def boxed(text: str) -> str:
     return "\n\n".join(blocks)
 
 
+def link_terms(text: str, left: set[str]) -> str:
+    """Link the first mention of each term in `left` to the glossary, and take it out of `left`.
+
+    Headings, tables, code and links stay as they are.
+    """
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if line.startswith(("#", "|", "!", "    ", "```")):
+            continue
+        parts = re.split(r"(`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<[^>]*>)", line)
+        for place in range(0, len(parts), 2):
+            for term in sorted(left, key=len, reverse=True):
+                found = re.search(rf"(?<![\w`-]){re.escape(term)}(s|es)?(?![\w`-])", parts[place], flags=re.IGNORECASE)
+                if found and "{term}" not in parts[place]:
+                    parts[place] = parts[place].replace(found[0], f"{{term}}`{found[0]} <{term}>`", 1)
+                    left.remove(term)
+        lines[number] = "".join(parts)
+    return "\n".join(lines)
+
+
 def prepare(notebook) -> None:
     """Fold what a reader opens, turn links and boxes into the site's, and give pictures their text alternative."""
+    left = set(TERMS)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            cell.source = link_terms(cell.source, left)
             cell.source = cell.source.replace("](../README.md#chapters)", "](../index.md)")
             cell.source = re.sub(r"\[([^\]]*)\]\((\w+\.py)\)", r"{download}`\1 <\2>`", cell.source)
             cell.source = re.sub(
@@ -93,6 +120,31 @@ def prepare(notebook) -> None:
             cell.metadata["mystnb"]["image"] = {"alt": alternative}
 
 
+def card(name: str, question: str) -> str:
+    """Return a chapter's card for the first page: its drawing, its title, what it answers, and how long it takes."""
+    notebook = nbformat.read(COURSE / "notebooks" / f"{name}.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    title = re.search(r"^# (.+)$", text, flags=re.M)[1]
+    drawing = re.search(r"!\[[^\]]*\]\((drawings/[^)]+)\)", text)
+    minutes = re.search(r"Computer: (.+?)(?: on two | for the whole |[.,;(]).*?You: (.+?)[.,;(]", text)
+    lines = [f"![](chapters/{drawing[1]})"] if drawing else []
+    lines += [f"**[{title}](chapters/{name}.ipynb)**", question]
+    lines += [f"*computer: {minutes[1]} · you: {minutes[2]}*"] if minutes else []
+    return ":::{container} card\n" + "\n\n".join(lines) + "\n:::\n"
+
+
+def map_of_chapters() -> str:
+    """Return the README's table of chapters as cards, part by part."""
+    parts, readme = [], (COURSE / "README.md").read_text(encoding="utf-8")
+    rows = r"^\| \*\*(Part .+?)\*\* \| \||^\| \[(\w+)\]\(notebooks/\w+\.ipynb\) \| (.+) \|$"
+    for part, name, question in re.findall(rows, readme, flags=re.M):
+        if part:
+            parts.append(f"## {part}\n\n::::{{container}} cards\n")
+        else:
+            parts[-1] += card(name, question)
+    return "\n".join(f"{part}::::\n" for part in parts)
+
+
 # Sphinx reads one folder, so the pages are laid beside this file, as far from each other as in the course.
 for folder in ("chapters", "data", "bench"):
     shutil.rmtree(SITE / folder, ignore_errors=True)
@@ -104,6 +156,7 @@ for script in ("finetune.py", "course.py", "exercises.py"):
 teaching = (COURSE / "TEACHING.md").read_text(encoding="utf-8").replace("](notebooks/", "](chapters/")
 (SITE / "teaching.md").write_text(teaching, encoding="utf-8")
 shutil.copytree(COURSE / "notebooks" / "drawings", SITE / "chapters" / "drawings")
+(SITE / "map.md").write_text(map_of_chapters(), encoding="utf-8")
 for path in (COURSE / "notebooks").glob("*.ipynb"):
     chapter = nbformat.read(path, as_version=4)
     prepare(chapter)

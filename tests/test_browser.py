@@ -161,7 +161,7 @@ def site():
 PAGES = ["index", "teaching", *(f"chapters/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb")))]
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [320, 1024, 1366])
 def test_no_page_of_the_site_is_wider_than_the_screen(page, site, width):
     page.set_viewport_size({"width": width, "height": 900})
     for name in PAGES:
