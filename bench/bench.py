@@ -98,9 +98,9 @@ def matmul_rate(n: int = 2048, repeats: int = 5) -> float:
 
 def load_reviews(split: str, rows: int) -> tuple[list[str], np.ndarray]:
     """Return the first `rows` reviews of a split in chapter 05's order, and their labels, 0 or 1."""
-    pile = datasets.load_dataset(DATASET, split=split).shuffle(seed=42)
-    pile = pile.select(range(min(rows, len(pile))))
-    return list(pile["text"]), np.array(pile["label"][:])
+    reviews = datasets.load_dataset(DATASET, split=split).shuffle(seed=42)
+    reviews = reviews.select(range(min(rows, len(reviews))))
+    return list(reviews["text"]), np.array(reviews["label"][:])
 
 
 def load_model(dropout: float = 0.0, seed: int = 42):

@@ -284,12 +284,12 @@ class Reviews:
 
     def __init__(self):
         """Read and tokenize all reviews, whole."""
-        self.piles = {}
+        self.splits = {}
         for split in ("train", "test"):
             texts, labels = bench.load_reviews(split, 10**6)
             texts, labels = (texts[:40], labels[:40]) if TINY else (texts, labels)
             encoded = tokenizer()(texts, add_special_tokens=False, verbose=False)["input_ids"]
-            self.piles[split] = [torch.tensor(ids) for ids in encoded], labels
+            self.splits[split] = [torch.tensor(ids) for ids in encoded], labels
 
     @classmethod
     def get(cls) -> "Reviews":
@@ -345,7 +345,7 @@ class Reviews:
     def train(self, recipe, how: str, held_back: int = 0, seed: int = 42, model=None, until: float = 9e9):
         """Fine-tune by a recipe, on all its reviews but the last `held_back`; return the model and what it cost."""
         recipe = replace(recipe, tokens=16, batch=4) if TINY else recipe
-        reviews, labels = self.piles["train"]
+        reviews, labels = self.splits["train"]
         count = max(1, min(recipe.reviews, len(reviews) - held_back))
         rows = [self.pieces(ids, recipe)[0] for ids in reviews[:count]]
         truth = torch.tensor(labels[:count])
@@ -384,11 +384,11 @@ class Reviews:
         model, entry = self.train(recipe, how, held_back, seed, until=until)
         start = time.perf_counter()
         if held_back:
-            reviews, labels = (pile[-held_back:] for pile in self.piles["train"])
+            reviews, labels = (split[-held_back:] for split in self.splits["train"])
             right = self.votes(model, reviews, recipe, how) == labels
             entry |= {"held_back": held_back, "held_back_accuracy": round(float(right.mean()), 4)}
         else:
-            reviews, labels = self.piles["test"]
+            reviews, labels = self.splits["test"]
             entry |= bench.grade(self.votes(model, reviews, recipe, how), labels)
         return entry | {"asked_s": round(time.perf_counter() - start, 1), "recipe": asdict(recipe), "seed": seed}
 
@@ -441,7 +441,7 @@ def flagship(notes: Notes, results: dict) -> None:
 
         def epoch(recipe=recipe) -> dict:
             _, cost = reviews.train(recipe, "bf16", model=fresh_model(), until=notes.end + 20)
-            lengths = [min(len(ids) + 2, recipe.tokens) for ids in reviews.piles["train"][0][: recipe.reviews]]
+            lengths = [min(len(ids) + 2, recipe.tokens) for ids in reviews.splits["train"][0][: recipe.reviews]]
             work = operations(4, 128) * sum(lengths) / 512  # attention's share, small, is left out
             return cost | {"operations": round(work), "t4_s_estimated": round(work / T4_FLOPS)}
 
@@ -450,7 +450,7 @@ def flagship(notes: Notes, results: dict) -> None:
 
 def small_rows(count: int) -> datasets.Dataset:
     """Return reviews as the Trainer takes them, cut to the longest length."""
-    reviews, (ids, labels) = Reviews.get(), Reviews.get().piles["train"]
+    reviews, (ids, labels) = Reviews.get(), Reviews.get().splits["train"]
     recipe = replace(BASE, tokens=LENGTHS[-1], cut="right")
     rows = [reviews.pieces(row, recipe)[0].tolist() for row in ids[:count]]
     return datasets.Dataset.from_dict({"input_ids": rows, "labels": labels[:count].tolist()})

@@ -76,14 +76,12 @@ if EDITION == "mini":
     DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
     TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
     MAX_LENGTH, ANSWER_LENGTH = 64, 128  # tokens of a review that training reads, and the model that 05 saves
-    EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS, PRECISION = 1, 1.2e-4, 0.0, 3, {}
+    EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 1, 1.2e-4, 0.0, 3
 else:
     DATASET, SENTENCES = "stanfordnlp/imdb", "cornell-movie-review-data/rotten_tomatoes"
     CHECKPOINT = "distilbert/distilbert-base-uncased"
     TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
     MAX_LENGTH, ANSWER_LENGTH, EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 512, 512, 2, 5e-5, 0.1, 0
-    # 16 bits where the GPU is fast in them: bf16 since Ampere, fp16 with its scaler before
-    PRECISION = {"bf16" if torch.cuda.is_bf16_supported(False) else "fp16": True} if torch.cuda.is_available() else {}
 USE_CPU = EDITION == "mini"  # the same arithmetic on every machine
 # For trainings of a few steps: every loss is logged, nothing is saved, no bar, and the CPU in both editions.
 SMALL_RUN = {"logging_steps": 1, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
@@ -144,7 +142,7 @@ def quiet_small_runs() -> None:
     from transformers import PrinterCallback, TrainerCallback
 
     PrinterCallback.on_log = TrainerCallback.on_log
-    gc.freeze()  # each end of a run collects garbage, and the libraries' own objects are none (10.1)
+    gc.freeze()  # each train() begins by collecting garbage, and the libraries' own objects are none (10.1)
 
 
 def start_hub(folder: str) -> str | None:

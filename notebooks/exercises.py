@@ -9,8 +9,8 @@ def is_open(answer: object) -> bool:
     if isinstance(answer, dict | list | tuple):
         return any(is_open(one) for one in (answer.values() if isinstance(answer, dict) else answer))
     if isinstance(answer, type):
-        own = [thing for thing in vars(answer).values() if inspect.isfunction(thing)]
-        return all(is_open(method) for method in own)
+        own = {name: thing for name, thing in vars(answer).items() if not name.startswith("__") or callable(thing)}
+        return all(inspect.isfunction(thing) and is_open(thing) for thing in own.values())
     steps = dis.get_instructions(answer) if inspect.isfunction(answer) else None
     empty = steps and all(step.opname in ("RESUME", "RETURN_VALUE") or step.argval is None for step in steps)
     return answer is ... or bool(empty)

@@ -124,37 +124,37 @@ def read(path: str) -> pd.DataFrame:
 def load(data: Data, seed: int) -> dict[str, pd.DataFrame]:
     """Return the rows for train, validation and test, as columns `text` and `label`."""
     found = datasets.load_dataset(data.dataset_name) if data.dataset_name else {}
-    piles, columns = {}, [data.text_column, data.label_column]
-    for pile in ("train", "validation", "test"):
-        path = getattr(data, f"{pile}_file")
-        if not path and pile not in found:
+    splits, columns = {}, [data.text_column, data.label_column]
+    for split in ("train", "validation", "test"):
+        path = getattr(data, f"{split}_file")
+        if not path and split not in found:
             continue
-        rows = read(path) if path else found[pile].to_pandas()
+        rows = read(path) if path else found[split].to_pandas()
         if lost := [name for name in columns if name not in rows]:
-            raise ValueError(f"{pile} has the columns {[*rows]}, not {lost}: see --text_column and --label_column")
-        if not path and isinstance(kind := found[pile].features[columns[1]], datasets.ClassLabel):
+            raise ValueError(f"{split} has the columns {[*rows]}, not {lost}: see --text_column and --label_column")
+        if not path and isinstance(kind := found[split].features[columns[1]], datasets.ClassLabel):
             rows[columns[1]] = rows[columns[1]].map(dict(enumerate(kind.names)))
         rows = rows[columns].set_axis(["text", "label"], axis=1).astype(str).fillna("")
         rows = rows.apply(lambda column: column.str.strip()).reset_index(drop=True)
         if holes := [*rows.index[(rows == "").any(axis=1)] + 1]:
-            raise ValueError(f"{pile} lacks a text or a label in rows {holes[:9]}: fill or remove them")
-        piles[pile] = rows
-    if "train" not in piles or min(map(len, piles.values())) == 0:
+            raise ValueError(f"{split} lacks a text or a label in rows {holes[:9]}: fill or remove them")
+        splits[split] = rows
+    if "train" not in splits or min(map(len, splits.values())) == 0:
         raise ValueError("There are no rows: give --train_file or --dataset_name with some")
-    for pile, share in {"test": 0.2, "validation": 0.1}.items():
-        if pile not in piles:
-            labels = piles["train"]["label"]
+    for split, share in {"test": 0.2, "validation": 0.1}.items():
+        if split not in splits:
+            labels = splits["train"]["label"]
             size = max(labels.nunique(), round(share * len(labels)))
-            piles["train"], piles[pile] = model_selection.train_test_split(
-                piles["train"], test_size=size, stratify=labels, random_state=seed
+            splits["train"], splits[split] = model_selection.train_test_split(
+                splits["train"], test_size=size, stratify=labels, random_state=seed
             )
-    others = pd.concat([piles["validation"], piles["test"]])
-    names = sorted(piles["train"]["label"].unique())
+    others = pd.concat([splits["validation"], splits["test"]])
+    names = sorted(splits["train"]["label"].unique())
     if len(names) < 2:
         raise ValueError(f"train has only the class {names}: a classifier needs two or more")
     if new := sorted({*others["label"]} - {*names}):
         raise ValueError(f"validation or test has labels {new[:5]}, and train {names[:9]}: write them alike")
-    return piles
+    return splits
 
 
 def last_checkpoint(folder: Path) -> tuple[Path | None, dict]:
@@ -239,8 +239,8 @@ def run(words: list[str]) -> None:
     hf.logging.set_verbosity(args.get_process_log_level())
     hf.logging.disable_progress_bar()
 
-    piles = load(data, args.seed)
-    train, validation, test = piles["train"], piles["validation"], piles["test"]
+    splits = load(data, args.seed)
+    train, validation, test = splits["train"], splits["validation"], splits["test"]
     names = sorted({*train["label"]}, key=int if train["label"].str.isdigit().all() else str)
     local = Path(data.model_name).exists()
     base = Path(data.model_name).name if local else data.model_name
@@ -248,9 +248,9 @@ def run(words: list[str]) -> None:
     facts = {name: str(options[name]) for name in SAME.split()}
     facts["batch"] = str(args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
     facts["rows"] = str(pd.util.hash_pandas_object(pd.concat([train, validation, test])).sum())
-    for pile, rows in {"train": train, "validation": validation, "test": test}.items():
+    for split, rows in {"train": train, "validation": validation, "test": test}.items():
         shares = rows["label"].value_counts(normalize=True).items()
-        print(f"{pile:10} {len(rows):6} rows:", ", ".join(f"{share:.0%} {name}" for name, share in shares))
+        print(f"{split:10} {len(rows):6} rows:", ", ".join(f"{share:.0%} {name}" for name, share in shares))
         rows["label"] = rows["label"].map(names.index)
     start, saved, to_train = resume(data, args, facts)
 

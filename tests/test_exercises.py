@@ -35,6 +35,12 @@ class Written:
         return a + b
 
 
+class Set(Untouched):
+    """A class that changes an attribute and has no method of its own."""
+
+    name = "another"
+
+
 @pytest.mark.parametrize("answer", [..., untouched, untouched_with_words, Untouched, {"a": 1, "b": ...}, [...]])
 def test_an_untouched_answer_is_to_do(answer):
     assert verdict(answer, judge).startswith("○ To do")
@@ -43,6 +49,7 @@ def test_an_untouched_answer_is_to_do(answer):
 def test_a_right_answer_is_told_why():
     assert verdict(lambda a, b: a + b, judge, because="The sum.") == "✓ Right. The sum."
     assert verdict(Written, lambda made: made().add(1, 2) == 3) == "✓ Right."
+    assert verdict(Set, lambda made: made.name == "another") == "✓ Right."
 
 
 @pytest.mark.parametrize(

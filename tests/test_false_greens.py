@@ -304,10 +304,11 @@ BY_FORM = {
     "question_without_a_cell": (form.hides_what_it_asks, new_notebook(cells=[QUESTION])),
     "check_that_accepts_everything": (form.has_exercises, exercises(SOLUTION.splitlines()[0])),
     "check_that_refuses_everything": (form.has_exercises, exercises(SOLUTION.splitlines()[1])),
+    "minutes_unsaid": (form.tells_its_minutes, new_notebook(cells=[new_markdown_cell("# Title\n\nTwo minutes.")])),
     "picture_without_words": (form.describes_its_pictures, notebook(cell(DRAW, figure([1, 2, 3])))),
     "proof_on_a_slide": (form.makes_a_deck, notebook(proof("# Proof: one.\nassert x", slideshow={"slide_type": "-"}))),
 }
-NEEDS_A_CHAPTER = {form.has_exercises, form.describes_its_pictures, form.makes_a_deck}  # chapters show these green
+NEEDS_A_CHAPTER = {form.has_exercises, form.tells_its_minutes, form.describes_its_pictures, form.makes_a_deck}  # do so
 
 
 @pytest.mark.parametrize("name", BY_FORM)

@@ -6,6 +6,7 @@ where its paragraph or cell says so, in one of the words of SAYS_SO.
 """
 
 import ast
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -48,7 +49,9 @@ def members(owner) -> set[str]:
     names = {*dir(owner), *(module.name for module in pkgutil.iter_modules(getattr(owner, "__path__", ())))}
     for cls in getattr(owner, "__mro__", ()):
         if cls.__module__.split(".")[0] in PACKAGES:
-            names |= {*getattr(cls, "__annotations__", ()), *re.findall(r"self\.(\w+)", inspect.getsource(cls))}
+            names |= {*getattr(cls, "__annotations__", ())}
+            with contextlib.suppress(OSError):  # a class that isn't written in Python, such as SafetensorError
+                names |= {*re.findall(r"self\.(\w+)", inspect.getsource(cls))}
     return names
 
 
