@@ -71,6 +71,7 @@ def test_make_alone_lists_the_commands():
         "site",
         "slides",
         "bench",
+        "changes",
         "gpu",
         "newest",
         "mutants",
