@@ -184,15 +184,10 @@ def asserts_something(notebook) -> list[str]:
     return problems
 
 
-def compared_share(notebook) -> float:
-    """Return the share of the code cells that are compared with their saved output."""
-    cells = code_cells(notebook)
-    return sum("nbval-ignore-output" not in tags(cell) for cell in cells) / max(1, len(cells))
-
-
 def is_mostly_compared(notebook) -> list[str]:
     """At least 90 % of the code cells are compared with their saved output."""
-    share = compared_share(notebook)
+    cells = code_cells(notebook)
+    share = sum("nbval-ignore-output" not in tags(cell) for cell in cells) / max(1, len(cells))
     return [] if share >= LEAST_STRICT else [f"only {share:.0%} of the code cells are compared"]
 
 
@@ -403,8 +398,3 @@ RULES = [
     describes_its_pictures,
     makes_a_deck,
 ]
-# Chapters that still have the form of the first edition, and the rules that they do not keep yet. A chapter that is
-# rewritten leaves the list, and the list must not grow.
-FIRST_EDITION: set[str] = set()
-NEW_RULES = RULES[RULES.index(links_to_the_map) :]
-LEAST_STRICT_AT_FIRST = 0.6

@@ -7,7 +7,7 @@ import nbformat
 import prose
 import pytest
 
-NOTEBOOKS = [path for path in sorted(prose.NOTEBOOKS.glob("*.ipynb")) if path.stem not in form.FIRST_EDITION]
+NOTEBOOKS = sorted(prose.NOTEBOOKS.glob("*.ipynb"))
 PAGES = [prose.ROOT / name for name in ("README.md", "TEACHING.md", "data/README.md")]
 
 
