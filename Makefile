@@ -1,13 +1,19 @@
 PYTHON ?= python3
 VENV := .venv/bin
+CHAPTER ?= $(NB)
 ACCEPTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+# Libraries keep their caches in the home, and JupyterLab its connections; where nobody may write there, runs/home is one.
+ifneq ($(shell [ -w "$$HOME" ] && echo writable),writable)
+export HOME := $(CURDIR)/runs/home
+endif
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 lab: setup  ## open the course in JupyterLab
-# By the settings in lab/ JupyterLab asks no other host for news or updates, and does not ask whether it may.
-	@$(VENV)/jupyter lab --LabApp.app_settings_dir=lab notebooks/00_start_here.ipynb
+# By the settings in lab/ its root is this folder, it asks no other host for news, and a chapter that is only read stays as it was.
+	@$(VENV)/jupyter lab --config=lab/config.py notebooks/00_start_here.ipynb
 
 test: setup  ## execute and compare every notebook, then run tests/; make test TESTS=notebooks/05_train.ipynb: only that
 # A machine that only tests, and may install, gets the browser that the tests drive; elsewhere they say that it is missing.
@@ -18,14 +24,17 @@ test: setup  ## execute and compare every notebook, then run tests/; make test T
 check: setup  ## what to run before each commit: form, names, prose, lint, spelling; nothing is executed
 	@$(VENV)/python -m pytest -q --durations=0 --durations-min=20 tests/test_form.py tests/test_names.py tests/test_prose.py tests/test_numerals.py
 
-run: setup  ## execute one chapter without a browser: make run NB=05
-	@$(VENV)/python notebooks/run.py $(or $(NB),05)
+run: setup  ## execute one chapter without a browser: make run CHAPTER=05
+	@$(VENV)/python notebooks/run.py $(or $(CHAPTER),05)
 
-refresh: setup  ## execute chapters again and save their outputs: make refresh NB="00 01", or all
-	@$(VENV)/python notebooks/run.py --save $(NB)
+reset:  ## put a chapter back as it came, and keep yours beside it: make reset CHAPTER=05, or all
+	@$(PYTHON) lab/reset.py $(CHAPTER)
+
+refresh: setup  ## execute chapters again and save their outputs: make refresh CHAPTER="00 01", or all
+	@$(VENV)/python notebooks/run.py --save $(CHAPTER)
 
 site: setup  ## build the site to read, into site/_build/html
-	@$(VENV)/python -m sphinx -W --keep-going -q -b html site site/_build/html
+	@$(VENV)/python -m sphinx -W --keep-going -q -a -E -b html site site/_build/html
 	@echo "site: open site/_build/html/index.html"
 
 slides: setup  ## make a deck of each chapter, in site/_build/html/slides
@@ -42,7 +51,7 @@ gpu: setup  ## run the full edition on this machine's GPU, then measure: make gp
 	@$(VENV)/python bench/gpu_run.py $(GPU)
 
 newest: setup  ## run the tests with the newest packages: make newest TESTS=notebooks/00_start_here.ipynb, or all
-# torch stays, since another one is gigabytes. Each chapter's first cell prints versions: red where they changed.
+# torch stays, since another one is gigabytes. The versions that a chapter prints may be the newer ones.
 	@$(VENV)/python -m venv runs/newest
 	@sed -E '/^torch==/!s/==.*//' requirements.txt > runs/newest/requirements.txt
 	@runs/newest/bin/python -m pip install --disable-pip-version-check -q -U --upgrade-strategy eager $$($(PYTHON) torch_index.py) -r runs/newest/requirements.txt
@@ -63,6 +72,7 @@ setup: writable .venv/complete
 
 writable:
 	@[ -w . ] || { echo "setup: this folder is read-only, and the course writes .venv, data and runs into it; copy it to a folder of your own and type the same there" >&2; exit 1; }
+	@mkdir -p "$$HOME"
 
 # The mark is written last: an interrupted installation is taken up by the next call.
 .venv/complete: requirements.txt
@@ -71,7 +81,8 @@ writable:
 # pip writes a package's INSTALLER last; a package without it was interrupted, and pip would take it for whole.
 	@for info in .venv/lib/python*/site-packages/*.dist-info; do [ -s "$$info/INSTALLER" ] || rm -rf "$$info"; done
 	@$(PYTHON) -m venv .venv
-	@$(VENV)/python -m pip install --disable-pip-version-check $$($(PYTHON) torch_index.py) -r requirements.txt
+	@$(VENV)/python -m pip install --disable-pip-version-check $$($(PYTHON) torch_index.py) -r requirements.txt \
+		|| { echo "setup: pip could not install the packages, for the reason above; check the room on the disk and the connection$$(env | sed -nE 's/^((HTTPS?|ALL)_PROXY|(https?|all)_proxy)=.+/, the proxy in \1/p' | tr -d '\n'), and type the same again" >&2; exit 1; }
 	@touch $@
 
-.PHONY: help lab test check run refresh site slides bench changes gpu newest mutants clean setup writable
+.PHONY: help lab test check run reset refresh site slides bench changes gpu newest mutants clean setup writable

@@ -132,6 +132,11 @@ def execute(path: Path, save: bool) -> None:
     print(f"\n{path.name}: executed, saved as {target.relative_to(NOTEBOOKS.parent)}", flush=True)
 
 
+def chapters(number: str = "") -> list[Path]:
+    """Return the notebook of a chapter, or of all; a learner's own copy, such as 05_train-mine1, is none."""
+    return sorted(path for path in NOTEBOOKS.glob(f"{number}*_*.ipynb") if "-" not in path.stem)
+
+
 def main() -> int:
     """Execute the chapters named on the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -140,7 +145,7 @@ def main() -> int:
     parser.add_argument("chapters", nargs="*", help="numbers, such as 05; none: all")
     args = parser.parse_args()
     for number in args.chapters or [""]:
-        paths = sorted(NOTEBOOKS.glob(f"{number}*_*.ipynb"))
+        paths = chapters(number)
         if not paths:
             print(
                 f"run: there is no chapter {number!r} in notebooks/; name one by its number, such as 05.",

@@ -23,11 +23,12 @@ import pytest
 import torch
 import transformers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from run import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "safetensors")
 SAYS_SO = re.compile(r"\b(old|older|renamed|gone|took over|complaint|unexpected keyword)\b")
-NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in chapters()}
 PAGES = ["README.md", "TEACHING.md", "data/README.md"]
 
 

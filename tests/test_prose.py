@@ -6,27 +6,29 @@ import form
 import nbformat
 import prose
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from run import chapters
 
-NOTEBOOKS = sorted(prose.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = chapters()
 PAGES = [prose.ROOT / name for name in ("README.md", "TEACHING.md", "data/README.md")]
-
-
-def of_each_cell(path: Path, problems_in) -> list[str]:
-    """Return what a rule finds in the prose of a notebook, with the id of the cell."""
-    notebook = nbformat.read(path, as_version=4)
-    return [f"{cell.id}: {problem}" for cell in form.prose(notebook) for problem in problems_in(cell.source)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_number_in_prose_has_a_source(path):
-    sources = prose.shown_by(nbformat.read(path, as_version=4)) | prose.measured()
-    problems = of_each_cell(path, lambda text: prose.numbers_without_source(text, sources))
+    problems = [
+        f"{cell.id}: {problem}"
+        for cell, near, far in prose.sources(nbformat.read(path, as_version=4), path)
+        for problem in prose.numbers_without_source(cell.source, near, far)
+    ]
     assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_reference_of_a_chapter_leads_somewhere(path):
-    problems = of_each_cell(path, lambda text: prose.dead_references(text, path))
+    notebook = nbformat.read(path, as_version=4)
+    problems = [
+        f"{cell.id}: {problem}" for cell in form.prose(notebook) for problem in prose.dead_references(cell.source, path)
+    ]
     assert not problems, "\n".join(problems)
 
 
@@ -36,21 +38,62 @@ def test_every_reference_of_a_page_leads_somewhere(path):
     assert not problems, "\n".join(problems)
 
 
-SHOWN = {0.8857, 938.0, 15000.0, 22.7e6, 0.0832}
+SHOWN = prose.numbers_in("0.8857, 938 of 15,000, 22_700_000, 0.0832, -100, 0.7, 16.59, f16, 1e-4")
 
 
 @pytest.mark.parametrize(
-    "text", ["88.6 %", "938 steps", "15,000 reviews", "22.7 million", "0.083", "89 percent", "two and 3 of them"]
+    "text",
+    [
+        "88.6 %",
+        "938 steps",
+        "15,000 reviews",
+        "22.7 million",
+        "0.083",
+        "89 percent",
+        "two and 3 of them",
+        "−100",
+        "17 s",
+    ],
 )
 def test_a_number_that_is_shown_may_be_said(text):
     assert not prose.numbers_without_source(text, SHOWN)
 
 
 @pytest.mark.parametrize(
-    "text", ["88.5 %", "939 steps", "15,001 reviews", "22.8 million", "0.084", "87 percent", "**42**"]
+    "text",
+    ["88.5 %", "939 steps", "15,001 reviews", "22.8 million", "0.084", "87 percent", "**42**", "−938", "0.70", "16"],
 )
 def test_a_number_that_nothing_shows_is_noticed(text):
     assert prose.numbers_without_source(text, SHOWN)
+
+
+def test_what_another_section_shows_may_be_repeated_and_not_rounded():
+    far = prose.numbers_in("938, 12, 0.832")
+    assert not prose.numbers_without_source("938 and 0.832", (), far)
+    for text in ("12 of them", "0.83", "83.2 %", "−938"):
+        assert prose.numbers_without_source(text, (), far), text
+
+
+def test_a_section_that_is_linked_and_a_file_of_the_bench_that_is_named_are_sources(tmp_path):
+    def chapter(*cells) -> Path:
+        book = new_notebook(cells=[new_markdown_cell(one) if one[0] in "#S" else new_code_cell(one) for one in cells])
+        nbformat.write(book, tmp_path / "03_made.ipynb")
+        return tmp_path / "03_made.ipynb"
+
+    path = chapter(
+        "# 03 · Made", "rate = 77", "## 03.1 One", "12 + 13", "## 03.2 Two", "14", "S 77", "S 12", "S [03.1](#03.1) 12"
+    )
+    found = prose.sources(nbformat.read(path, as_version=4), path)
+    assert [bool(prose.numbers_without_source(cell.source, near)) for cell, near, _ in found][-3:] == [
+        False,
+        True,
+        False,
+    ]
+    name = next((prose.ROOT / "bench").glob("*.json")).stem
+    assert prose.measured(name) and not prose.measured("no_such_file")
+    path = chapter("# 03 · Made", f"open('../bench/{name}.json')", "## 03.1 One", "S")
+    prose.shown.cache_clear()
+    assert prose.measured(name) <= prose.shown(path)[""]
 
 
 def test_a_number_whose_source_is_linked_on_its_line_may_be_said():

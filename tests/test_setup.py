@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,25 +18,31 @@ import zipfile
 from pathlib import Path
 
 import course
+import nbformat
 import psutil
 import pytest
 import torch
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+import torch_index
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = 3000  # files that the package below has outside of site-packages
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
+PYTHON = os.path.realpath(sys.executable)  # which make is to use: outside of this checkout, whose name may have spaces
 
 
 def settings(folder: Path) -> dict[str, str]:
     """Return an environment for make in which pip finds what lies in `folder`, and asks no index."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PIP_"))}
-    return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
+    return kept | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder.as_uri()}
 
 
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
+def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     """Run make in `folder` as a user would."""
-    command = ["make", *words]
-    return subprocess.run(command, cwd=folder, env=settings(folder), capture_output=True, text=True, check=False)
+    command, env = ["make", *words], settings(folder) | environment
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -44,18 +51,19 @@ def checkout(tmp_path) -> Path:
 
     The package is laid out as JupyterLab is: pip writes its metadata first, and then most of its files.
     """
+    folder = tmp_path / "Bücher und Übungen"
+    (folder / "data").mkdir(parents=True)
     for name in ("Makefile", "torch_index.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "requirements.txt").write_text("large==1\n")
-    with zipfile.ZipFile(tmp_path / "large-1-py3-none-any.whl", "w") as wheel:
+        shutil.copy(ROOT / name, folder)
+    (folder / "requirements.txt").write_text("large==1\n")
+    with zipfile.ZipFile(folder / "large-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("large-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: large\nVersion: 1\n")
         wheel.writestr("large-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("large-1.dist-info/RECORD", "")
         for number in range(PARTS):
             wheel.writestr(f"large-1.data/data/share/large/{number}", "")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "prepare.py").write_text("print('data: here')\n")
-    return tmp_path
+    (folder / "data" / "prepare.py").write_text("import os\nprint('data: here, the home is', os.environ['HOME'])\n")
+    return folder
 
 
 def test_make_alone_lists_the_commands():
@@ -67,6 +75,7 @@ def test_make_alone_lists_the_commands():
         "test",
         "check",
         "run",
+        "reset",
         "refresh",
         "site",
         "slides",
@@ -86,11 +95,30 @@ def test_ci_calls_make_test_and_nothing_else():
     assert commands == ["make test"]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_github_runs_the_commands_of_the_course_with_actions_at_exact_versions(path):
+    steps = [step for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values() for step in job["steps"]]
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+\.\d+\.\d+", step["uses"]) for step in steps if "uses" in step)
+    checks = [
+        line.split(" -m ")[1].split()
+        for line in make(ROOT, "--dry-run", "check").stdout.splitlines()
+        if "pytest" in line
+    ]
+    tests = {word for word in checks[0] if word.startswith("tests/")}
+    for command in (step["run"] for step in steps if "run" in step):
+        for name in re.findall(r"[\w./-]+\.(?:py|ipynb|txt)\b", command):
+            assert (ROOT / name).exists(), f"{command}: there is no {name}"
+        if "tests/" in command:
+            assert set(re.findall(r"tests/\w+\.py", command)) == tests, "the checks are those of make check"
+        if command.startswith("make "):
+            assert make(ROOT, "--dry-run", *command.split()[1:]).returncode == 0, command
+
+
 @pytest.mark.parametrize("version", [(3, 10), (3, 14)])
-def test_another_python_is_refused_before_anything_is_installed(checkout, version):
-    pretend = checkout / "python"
+def test_another_python_is_refused_before_anything_is_installed(checkout, tmp_path, version):
+    pretend = tmp_path / "python"
     script = f"import sys; sys.version_info = {(*version, 0)}; sys.version = '{version[0]}.{version[1]}.0 (test)'; "
-    pretend.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{script}exec(sys.argv[1])" "$2"\n')
+    pretend.write_text(f'#!/bin/sh\nexec {PYTHON} -c "{script}exec(sys.argv[1])" "$2"\n')
     pretend.chmod(0o755)
     done = make(checkout, "setup", f"PYTHON={pretend}")
     sentence = f"setup: this is Python {version[0]}.{version[1]}.0, and the course needs 3.11, 3.12 or 3.13"
@@ -99,7 +127,7 @@ def test_another_python_is_refused_before_anything_is_installed(checkout, versio
 
 
 def test_an_interrupted_setup_is_finished_and_a_second_call_installs_nothing(checkout):
-    words, share = ["setup", f"PYTHON={sys.executable}"], checkout / ".venv/share/large"
+    words, share = ["setup", f"PYTHON={PYTHON}"], checkout / ".venv/share/large"
 
     def kill_when(there: Path) -> None:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
@@ -119,7 +147,69 @@ def test_an_interrupted_setup_is_finished_and_a_second_call_installs_nothing(che
     assert done.returncode == 0 and "installing the packages" in done.stdout, done.stderr
     assert len(list(share.iterdir())) == PARTS
     again = make(checkout, *words)
-    assert again.stdout == "setup: the packages of requirements.txt are installed\ndata: here\n"
+    installed, data = again.stdout.splitlines()
+    assert installed == "setup: the packages of requirements.txt are installed" and data.startswith("data: here")
+
+
+def test_a_home_that_cannot_be_written_to_is_replaced_by_one_in_runs(checkout, tmp_path):
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (checkout / ".venv/complete").touch()  # nothing is to be installed
+    for home, used in (
+        (tmp_path, tmp_path),
+        (tmp_path / "nowhere", checkout / "runs/home"),
+        ("", checkout / "runs/home"),
+    ):
+        done = make(checkout, "setup", HOME=str(home))
+        assert done.stdout.endswith(f"data: here, the home is {used}\n"), done.stdout + done.stderr
+    assert (checkout / "runs/home").is_dir(), "libraries warn of one that is not there"
+
+
+def test_packages_that_cannot_be_had_end_in_one_sentence_which_names_the_proxies(checkout):
+    (checkout / "requirements.txt").write_text("large==2\n")
+    unset = dict.fromkeys((name for name in os.environ if name.lower().endswith("_proxy")), "")
+    for proxies in ((), ("HTTPS_PROXY", "http_proxy")):
+        done = make(checkout, "setup", f"PYTHON={PYTHON}", **(unset | dict.fromkeys(proxies, NOWHERE)))
+        said = [line for line in done.stderr.splitlines() if line.startswith("setup: pip")]
+        assert done.returncode != 0 and said == [
+            "setup: pip could not install the packages, for the reason above; check the room on the disk and the "
+            f"connection{''.join(f', the proxy in {name}' for name in proxies)}, and type the same again"
+        ]
+
+
+def test_with_newer_packages_a_saved_output_may_name_their_versions_and_no_others(monkeypatch):
+    import conftest
+
+    pins = dict(re.findall(r"^(\w+)==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), flags=re.M))
+    saved = f"transformers {pins['transformers']} · torch {pins['torch']} · datasets 0.1 · {pins['transformers']}"
+    monkeypatch.setattr(conftest, "version", lambda name: "9.9.9+cpu")
+    monkeypatch.setattr(conftest, "versions", conftest.versions.__wrapped__)
+    assert conftest.as_installed(saved) == f"transformers 9.9.9 · torch 9.9.9 · datasets 0.1 · {pins['transformers']}"
+
+
+def test_a_page_is_stamped_with_its_first_output_and_the_day_of_its_commit_or_none(tmp_path):
+    sys.path.insert(0, str(ROOT / "site"))
+    from stamp import stamp
+
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=learner", "-c", "user.email=learner@example.org", "-c", "commit.gpgsign=false"]
+        dated = os.environ | {"GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z"}
+        subprocess.run(["git", *who, *words], cwd=tmp_path, env=dated, check=True, capture_output=True)
+
+    chapter, executed = tmp_path / "00.ipynb", "Executed as: mini edition · transformers 5.23.0 · cpu."
+    printed = new_output("stream", text="mini edition · transformers 5.23.0 · cpu\nUSE_CPU = True\n")
+    nbformat.write(new_notebook(cells=[new_code_cell("describe()", outputs=[printed])]), chapter)
+    assert stamp(chapter) == executed, "there is no repository"
+    git("init", "-q")
+    assert stamp(chapter) == executed, "it is in no commit"
+    git("add", "00.ipynb")
+    git("commit", "-q", "-m", "Add it")
+    assert stamp(chapter) == f"{executed} Last changed on 2026-01-02."
+    git("commit", "-q", "--allow-empty", "-m", "Think")
+    subprocess.run(["git", "clone", "-q", "--depth=1", tmp_path.as_uri(), tmp_path / "shallow"], check=True)
+    assert stamp(tmp_path / "shallow" / "00.ipynb") == executed, "its commit is not in this clone"
+    chapter.write_text(chapter.read_text(encoding="utf-8").replace("USE_CPU", "CPU"), encoding="utf-8")
+    assert stamp(chapter) == executed, "it has changed since"
 
 
 def wheel_of_torch(folder: Path, version: str) -> Path:
@@ -170,10 +260,24 @@ def test_an_index_with_the_cpu_build_is_named_and_pip_prefers_its_build(index, t
 
 
 def test_an_index_that_refuses_or_hangs_is_done_without_in_seconds(index):
-    for address in (NOWHERE, index[1]):
+    for address in (NOWHERE, index[1], f"{index[0]}/not/there", "http://host:port", "a word"):
         option, said, seconds = option_for_torch(address)
         assert option == "" and said.endswith("gigabytes of CUDA") and seconds < 8
     assert option_for_torch("")[:2] == ("", "setup: PyTorch comes from PyPI, as TORCH_INDEX is empty")
+
+
+@pytest.mark.parametrize(
+    ("system", "card", "asked"), [("linux", False, True), ("linux", True, False), ("darwin", False, False)]
+)
+def test_the_cpu_build_is_taken_by_itself_on_linux_without_a_card(
+    index, tmp_path, monkeypatch, capsys, system, card, asked
+):
+    monkeypatch.setattr(torch_index, "INDEX", index[0])
+    monkeypatch.setattr(torch_index, "CARD", tmp_path if card else tmp_path / "nowhere")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.delenv("TORCH_INDEX", raising=False)
+    torch_index.main()
+    assert capsys.readouterr().out == (f"--extra-index-url {index[0]}\n" if asked else "")
 
 
 def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_path):
