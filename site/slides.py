@@ -2,56 +2,231 @@
 
 Writes site/_build/html/slides/ with an index; it needs no other host. The author of a chapter chooses its slides by
 the slide types in the notebook: `slide` begins one, `-` goes on with it, `fragment` appears on it after a key press,
-and a cell without a type is on none. What the prose explains goes into the speaker notes (press S).
+and a cell without a type is on none. Long prose goes into the speaker notes (press S), as does the text behind the
+cells of a slide. What doesn't fit on a slide goes on one behind it, under the same title.
 """
 
 import ast
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
+from base64 import b64decode
+from dataclasses import dataclass, field
+from html import escape
 from importlib.resources import files
+from io import BytesIO
+from math import ceil
 from pathlib import Path
 
 import nbformat
 from nbconvert import SlidesExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat.v4 import new_markdown_cell
+from PIL import Image
 from traitlets.config import Config
 
 SITE = Path(__file__).resolve().parent
 NOTEBOOKS = SITE.parent / "notebooks"
+sys.path.insert(0, str(NOTEBOOKS))
+
+from run import chapters  # noqa: E402
+
 OUT = SITE / "_build" / "html" / "slides"
-WIDEST_CODE = 76  # characters; wider does not reach the back row
-SHORT_TEXT = 350  # characters; of longer prose only what is_shown() takes stands on the wall
+# Pixels of a slide that is 1280 by 720. Its letters are 22 or 28 high, and the deck may shrink a full slide to 18.
+WIDTH, HEIGHT, ROOM, TITLE = 1232, 700, 860, 70
+SHORT_TEXT = 350  # characters; longer prose is for the speaker
 LONGEST_OUTPUT = 14  # lines
 
 
-def is_shown(block: str) -> bool:
-    """Say whether a block of prose is for the wall as it stands: a heading, a list, a table, a drawing, a box."""
-    return block.startswith(("#", "|", "- ", ">", "!", "1. ", "**You will**", "**Trap**", "**Predict", "**Aside"))
+@dataclass
+class Part:
+    """A cell on a slide; `height` in pixels is an estimate."""
+
+    cell: nbformat.NotebookNode
+    height: int
+    fragment: bool = False
+    prose: bool = False
+    picture: bool = False
 
 
-def for_the_wall(text: str) -> str:
-    """Return of a markdown text what an audience reads: all of a short one, else what is_shown() takes."""
-    blocks = [block for block in re.split(r"\n{2,}", text) if "[Map]" not in block]
-    prose = [block for block in blocks if not block.startswith("#")]
-    if sum(map(len, prose)) <= SHORT_TEXT:
-        return "\n\n".join(blocks)
-    return "\n\n".join(filter(is_shown, blocks))
+@dataclass
+class Slide:
+    """What an author put on one slide, with the text for the speaker; `opens` says that it begins a section."""
+
+    title: str
+    opens: bool
+    parts: list[Part] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def rows(text: str, width: int) -> int:
+    """Return how many rows a text takes if each has `width` characters."""
+    return sum(max(1, ceil(len(line) / width)) for line in text.splitlines())
+
+
+def plain_links(text: str) -> str:
+    """Return markdown without the links to chapters, which lead nowhere in a deck."""
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^()]|\([^()]*\))*\)", r"\1", text)
+
+
+def picture_height(width: int, height: int, scale: float) -> int:
+    """Return the height at which a picture's letters can be read; it gets more where there is room."""
+    return int(min(WIDTH * height / width, scale * height, HEIGHT - TITLE))
+
+
+def texts(cell) -> list[Part]:
+    """Return the parts of a markdown cell, without its heading and what is for readers only."""
+    parts = []
+    for block in re.split(r"\n{2,}", plain_links(cell.source)):
+        if block.startswith("#") or "· Map" in block or block.startswith(("Map ·", "Computer: ")):
+            continue
+        if drawing := re.match(r"!\[([^\]]*)\]\(([^)]*)\)", block):
+            image = f'<img src="{drawing[2]}" alt="{escape(drawing[1])}">'
+            box = re.search(r'viewBox="0 0 (\d+) (\d+)"', (NOTEBOOKS / drawing[2]).read_text(encoding="utf-8"))
+            part = Part(new_markdown_cell(image), picture_height(int(box[1]), int(box[2]), 1.06), picture=True)
+        elif block.startswith("|"):
+            part = Part(new_markdown_cell(block), 34 * rows(block, 150))
+        else:
+            boxed = block.startswith((">", "**Predict", "**Trap", "**Aside"))
+            shown = f"> {block}" if boxed and not block.startswith(">") else block
+            part = Part(new_markdown_cell(shown), 38 * rows(re.sub(r"\]\([^)]*\)", "", block), 88) + 20)
+            part.prose = not boxed and not re.match(r"- |\d\. |\*\*You will\*\*$", block)
+        parts.append(part)
+    return parts
 
 
 def without_imports(source: str) -> str:
     """Return code without the lines that import and assert, which an audience need not read."""
     lines = source.splitlines()
     try:
-        statements = ast.parse(source).body
-    except SyntaxError:  # a magic
+        statements = ast.parse(re.sub("^%%", "# ", source)).body
+    except SyntaxError:  # a file in another language
         return source
     for node in statements:
         if isinstance(node, ast.Import | ast.ImportFrom | ast.Assert):
             lines[node.lineno - 1 : node.end_lineno] = [None] * (node.end_lineno - node.lineno + 1)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line for line in lines if line is not None)).strip()
+
+
+def shortened(output):
+    """Return an output with its first lines; of an error, its message."""
+    output = nbformat.from_dict(output)
+    if output.output_type == "error":
+        output.traceback = [f"{output.ename}: {output.evalue}"]
+    elif len(lines := output.get("text", "").splitlines()) > LONGEST_OUTPUT:
+        output.text = "\n".join([*lines[: LONGEST_OUTPUT - 1], "…"])
+    return output
+
+
+def height_of(output) -> int:
+    """Return the estimated height of an output that is no picture."""
+    if "text/html" in output.get("data", {}):
+        return 36 * (1 + output.data["text/html"].count("<tr"))
+    text = output.get("text") or "\n".join(output.get("traceback", [])) or output.get("data", {}).get("text/plain", "")
+    return 29 * rows(text, 92) + 10
+
+
+def code_and_results(cell, fragment: bool) -> list[Part]:
+    """Return the parts of a code cell. Behind a question its results are a fragment; a picture comes without code."""
+    asked = bool(cell.metadata.get("jupyter", {}).get("outputs_hidden"))
+    pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+    others = [shortened(output) for output in cell.outputs if output not in pictures]
+    parts, source = [], without_imports(cell.source)
+    if source and not pictures:
+        code = nbformat.from_dict(cell)
+        code.update(source=source, outputs=[])
+        code.metadata["tags"] = []
+        parts.append(Part(code, 29 * rows(source, 92) + 24, fragment and not asked))
+    sizes = [Image.open(BytesIO(b64decode(output.data["image/png"]))).size for output in pictures]
+    high = sum(picture_height(*size, 0.6) for size in sizes)
+    for outputs, height in (others, sum(map(height_of, others)) + 12), (pictures, high):
+        if outputs:
+            results = nbformat.from_dict(cell)
+            results.update(id=f"{cell.id}-{len(parts)}", outputs=outputs)
+            results.metadata["tags"] = ["output-only"]
+            hidden = asked and not any(part.fragment for part in parts)
+            parts.append(Part(results, height, hidden or (fragment and not parts), picture=outputs is pictures))
+    return parts
+
+
+def chosen(notebook) -> list[Slide]:
+    """Return the slides that the author of a chapter chose."""
+    slides, title, opens, speaks = [], "", False, False
+    for cell in notebook.cells:
+        prose = cell.cell_type == "markdown"
+        kind = cell.metadata.get("slideshow", {}).get("slide_type", "skip").replace("subslide", "slide")
+        if prose and (heading := re.match(r"#{1,3} (.*)", cell.source)):
+            title, opens, speaks = heading[1], True, False
+        if kind == "slide":
+            slides.append(Slide(title, opens))
+            opens, speaks = False, True
+        if kind in ("slide", "-", "fragment"):
+            parts = texts(cell) if prose else code_and_results(cell, kind == "fragment")
+            if prose and parts and kind == "fragment":
+                parts[0].fragment = True
+            slides[-1].parts += parts
+        if prose and speaks:
+            slides[-1].notes.append(re.sub(r"!\[[^\]]*\]\([^)]*\)|^.*\[Map\].*$|^#.*$", "", cell.source, flags=re.M))
+    return slides
+
+
+def fits(*groups: list[Part]) -> bool:
+    """Say whether all these parts have room on one slide."""
+    parts = [part for group in groups for part in group]
+    room = HEIGHT if any(part.picture for part in parts) else ROOM
+    return TITLE + sum(part.height for part in parts) <= room
+
+
+def apart(slide: Slide) -> list[Slide]:
+    """Return a slide whose picture leaves no room for its texts as one with the picture and one with the texts."""
+    if any(part.picture for part in slide.parts):
+        slide.parts = [part for part in slide.parts if not part.prose]
+    if fits(slide.parts) or not any(part.picture and not part.fragment for part in slide.parts):
+        return [slide]
+    pictures = [part for part in slide.parts if part.picture]
+    others = [part for part in slide.parts if not part.picture]
+    return [Slide(slide.title, slide.opens, pictures, slide.notes), Slide(slide.title, False, others, slide.notes)]
+
+
+def for_the_wall(slides: list[Slide]) -> list[Slide]:
+    """Return the slides without long prose and without lonely texts.
+
+    A text alone, such as a trap, appears on the slide before if that has room and the same title. A question, or a text
+    that finds none, opens the slide behind.
+    """
+    kept, waiting = [], None
+    slides = [part for slide in slides for part in apart(slide)]
+    for slide, following in zip(slides, [*slides[1:], None], strict=True):
+        if waiting:
+            slide.opens, slide.parts = waiting.opens or slide.opens, waiting.parts + slide.parts
+            slide.notes, waiting = waiting.notes + slide.notes, None
+        length = sum(len(part.cell.source) for part in slide.parts if part.prose)
+        if length > SHORT_TEXT or not fits(slide.parts):
+            slide.parts = [part for part in slide.parts if not part.prose]
+        question = any(part.cell.source.startswith("> **Predict") for part in slide.parts)
+        before = kept[-1] if kept and kept[-1].title == slide.title else None
+        if not all(part.prose or part.cell.source.startswith("> ") for part in slide.parts):
+            kept.append(slide)
+        elif before and slide.parts and not question and fits(before.parts, slide.parts):
+            slide.parts[0].fragment = True
+            before.parts, before.notes = before.parts + slide.parts, before.notes + slide.notes
+        elif following and (not slide.parts or following.title == slide.title):
+            waiting = slide
+        else:
+            kept.append(slide)
+    return kept
+
+
+def pages(slide: Slide) -> list[list[Part]]:
+    """Return the parts of a slide, on as many pages as they need."""
+    found = []
+    for part in slide.parts:
+        if found and fits(found[-1], [part]):
+            found[-1].append(part)
+        else:
+            part.fragment = False
+            found.append([part])
+    return found
 
 
 def typed(cell, kind: str):
@@ -60,47 +235,22 @@ def typed(cell, kind: str):
     return cell
 
 
-def as_slides(cell, kind: str, title: str) -> list:
-    """Return what one cell of type `kind` puts on the wall, and its notes; `title` heads a slide that has none."""
-    if cell.cell_type == "markdown":
-        wall = for_the_wall(cell.source)
-        notes = typed(new_markdown_cell(re.sub(r"!\[[^\]]*\]\([^)]*\)", "", cell.source)), "notes")
-        headed = [] if kind != "slide" or wall.startswith("#") else [typed(new_markdown_cell(f"### {title}"), kind)]
-        return [*headed, *([typed(new_markdown_cell(wall), "-" if headed else kind)] if wall else []), notes]
-    head = [typed(new_markdown_cell(f"### {title}"), kind)] if kind == "slide" else []
-    code, results = nbformat.from_dict(cell), nbformat.from_dict(cell)
-    code.source, code.outputs, code.metadata["tags"] = without_imports(cell.source), [], []
-    results.id, results.metadata["tags"] = f"{cell.id}-output", ["output-only"]
-    for output in results.outputs:
-        if len(lines := output.get("text", "").splitlines()) > LONGEST_OUTPUT:
-            output["text"] = "\n".join([*lines[: LONGEST_OUTPUT - 1], "…"])
-    asked = cell.metadata.get("jupyter", {}).get("outputs_hidden")
-    drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
-    shown = [] if drawn and not asked else [typed(code, "fragment" if kind == "fragment" else "-")]
-    if drawn and shown:  # the code asked about, and its picture on a slide of its own
-        return [*head, *shown, typed(new_markdown_cell(f"### {title}"), "slide"), typed(results, "-")]
-    return [
-        *head,
-        *shown,
-        *([typed(results, "fragment" if asked or kind == "fragment" else "-")] if cell.outputs else []),
-    ]
-
-
-def chapter_as_slides(path: Path):
-    """Read a chapter, break its code into short lines, and return it as a notebook of slides."""
-    with tempfile.TemporaryDirectory() as folder:
-        narrow = shutil.copy(path, folder)
-        ruff = [sys.executable, "-m", "ruff", "format", "-q", "--isolated", f"--line-length={WIDEST_CODE}", narrow]
-        subprocess.run(ruff, check=True)
-        notebook = nbformat.read(narrow, as_version=4)
-    slides, title = [], path.stem
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (heading := re.search(r"^##? (.*)$", cell.source, flags=re.MULTILINE)):
-            title = heading.group(1)
-        kind = cell.metadata.get("slideshow", {}).get("slide_type", "skip").replace("subslide", "slide")
-        slides += [] if kind in ("skip", "notes") else as_slides(cell, kind, title)
-    notebook.cells = slides
-    return notebook
+def cells_of(slide: Slide) -> list:
+    """Return a slide as cells: on each page its title, what the speaker says, and its parts."""
+    cells, mark = [], "#" if re.match(r"\d\d ·", slide.title) else "##" if slide.opens else "###"
+    notes = plain_links("\n\n".join(slide.notes))
+    for page in pages(slide):
+        cells.append(typed(new_markdown_cell(f"{mark} {slide.title}"), "slide"))
+        if notes.strip():
+            cells.append(typed(new_markdown_cell(notes), "notes"))
+        used = TITLE + sum(part.height for part in page if not part.picture)
+        for part in page:
+            if part.picture:
+                part.cell.metadata["room"] = HEIGHT - used
+                part.cell.source = part.cell.source.replace("<img ", f'<img style="max-height: {HEIGHT - used}px" ')
+            cells.append(typed(part.cell, "fragment" if part.fragment else "-"))
+        mark = "###"
+    return cells
 
 
 def index(decks: dict[str, str]) -> str:
@@ -110,12 +260,14 @@ def index(decks: dict[str, str]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Slides</title><style>{style}</style><h1>Slides, one deck a chapter</h1>"
-        f"<p>→ goes on, S opens the speaker notes, O the overview; add ?print-pdf to print.</p><ul>{links}</ul></html>"
+        f"<p>→ goes on, S opens the speaker notes, O the overview; add ?print-pdf to an address to print. "
+        f'<a href="../index.html">The chapters themselves</a></p><ul>{links}</ul></html>'
     )
 
 
 def main() -> None:
     """Write one deck per chapter, an index of them, and the files of reveal.js that they need."""
+    (OUT / "index.html").unlink(missing_ok=True)  # first, so that no list names what a kill leaves half made
     shutil.rmtree(OUT, ignore_errors=True)
     reveal = files("sphinx_revealjs") / "_static" / "revealjs"
     for part in (
@@ -136,16 +288,19 @@ def main() -> None:
     config.SlidesExporter.reveal_url_prefix = "reveal.js"
     config.SlidesExporter.reveal_theme = "white"
     config.SlidesExporter.exclude_anchor_links = True
+    config.SlidesExporter.exclude_input_prompt = config.SlidesExporter.exclude_output_prompt = True
     exporter = SlidesExporter(config, extra_template_basedirs=[str(SITE / "_templates")], template_name="deck")
     decks = {}
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        deck = chapter_as_slides(path)
-        if not deck.cells:
+    for path in chapters():
+        notebook, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(path, as_version=4), {})
+        slides = for_the_wall(chosen(notebook))
+        if not slides:
             print(f"slides: {path.stem} has none; choose some in JupyterLab's Property Inspector")
             continue
-        html, _ = exporter.from_notebook_node(deck, {"metadata": {"name": path.stem}})
+        notebook.cells = [cell for slide in slides for cell in cells_of(slide)]
+        html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": slides[0].title}})
         (OUT / f"{path.stem}.html").write_text(html, encoding="utf-8")
-        decks[path.stem] = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].strip("# ")
+        decks[path.stem] = slides[0].title
         print(f"slides: {path.stem}")
     (OUT / "index.html").write_text(index(decks), encoding="utf-8")
 
