@@ -5,12 +5,15 @@ swallowed timeout, an expected exception that does not come, a kernel that dies;
 pictures, the order of outputs, or displays that change. tests/test_false_greens.py builds a broken
 notebook for each and sees it red. Numbers are compared as numbers (tests/numerals.py); in a cell tagged
 `trained`, what a training or a clock decides, numbers and pictures, is not compared, and the words are.
+A chapter whose kernel has held more than 2.5 GB is red, too.
 """
 
 import base64
 import copy
 import ctypes
+import functools
 import os
+import re
 import socket
 import struct
 import sys
@@ -18,6 +21,7 @@ import tempfile
 import time
 from collections import deque
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from queue import Empty
 
@@ -30,6 +34,11 @@ from numerals import difference
 
 # Two pictures of the same data differ by far less than this (root mean square over 0..255).
 PICTURE_TOLERANCE = 12
+# What a chapter's kernel may hold in the mini edition, in GB (10^9 bytes): the course runs on a laptop with 4 GB.
+MOST_MEMORY = 2.5
+
+# A learner's own copies, such as 05_train-mine1, are theirs.
+collect_ignore_glob = ["notebooks/*-*.ipynb"]
 
 # The full edition's way to be tested: without a GPU, against a hub on loopback.
 pytest_plugins = ["full_edition"] if os.environ.get("COURSE_EDITION") == "full" else []
@@ -52,6 +61,9 @@ def pytest_configure(config):
     os.environ["IPYTHONDIR"] = profile.name
     os.environ.pop("PYTHONSTARTUP", None)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as course.py does, for the tests that do not import it
+    if any(name.lower().endswith("_proxy") for name in os.environ):  # it knows nothing of the servers that tests start
+        passed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{passed},127.0.0.1,localhost".strip(",")
     if os.environ.get("COURSE_EDITION") != "full":
         os.environ["HF_HUB_OFFLINE"] = "1"  # chapter 08 would push to the account of whoever is logged in here
 
@@ -153,13 +165,28 @@ def texts(output) -> dict:
     return output if output.output_type in ("stream", "error") else output.get("data", {})
 
 
+@functools.cache
+def versions() -> list[tuple[str, str]]:
+    """Return how an output names each package of requirements.txt: at its version there, and at the installed one."""
+    file = Path(__file__).with_name("requirements.txt")
+    pins = (
+        re.findall(r"^([\w-]+)==(\S+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE) if file.exists() else []
+    )
+    return [(f"{name} {pin}", f"{name} {version(name).split('+')[0]}") for name, pin in pins]
+
+
+def as_installed(text: str) -> str:
+    """Return a saved text with the installed versions in place of the pinned ones, for `make newest`."""
+    return functools.reduce(lambda so_far, pair: so_far.replace(*pair), versions(), text)
+
+
 def compare_outputs(cell, new, saved, skip_compare=None) -> bool:
     """Compare as nbval does, but let a text pass that says the same, numbers compared as numbers."""
     new = copy.deepcopy(new)
     for one, other in zip(new, saved, strict=False):
         here, there = texts(one), texts(other)
         for kind in sorted({"text", "evalue", "text/plain", "text/html"} & set(here) & set(there)):
-            if problem := difference(there[kind], here[kind], trained=is_trained(cell)):
+            if problem := difference(as_installed(there[kind]), here[kind], trained=is_trained(cell)):
                 shown = f"saved:\n{there[kind]}\nnow:\n{here[kind]}"
                 cell.raise_cell_error(f"the output is not the saved one: {problem}", shown)
             here[kind] = there[kind]
@@ -216,8 +243,19 @@ def start(notebook):
     nbval_start(notebook)
 
 
+def peak_memory(kernel) -> float:
+    """Return the most memory that a kernel has held, in GB, from /proc; 0 where there is none, as on macOS.
+
+    VmHWM begins anew with the program that a process executes. What the kernel could say of itself, ru_maxrss, begins
+    with the peak of the process that started it: that of pytest, after all of tests/.
+    """
+    status = Path(f"/proc/{kernel.km.provisioner.pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8") if status.exists() else "")
+    return int(found[1]) * 1024 / 1e9 if found else 0.0
+
+
 def teardown(notebook):
-    """Stop the kernel, and fail the last cell if the kernel died, or wrote to stderr, after its reply."""
+    """Stop the kernel; fail the last cell if it died or wrote to stderr after its reply, or held too much memory."""
     kernel = notebook.kernel
     if kernel is None:
         return
@@ -225,12 +263,17 @@ def teardown(notebook):
     with suppress(Empty):
         while kernel.is_alive():
             kernel.get_message("iopub", timeout=0.5)
-    alive = kernel.is_alive()
+    alive, held = kernel.is_alive(), peak_memory(kernel)
     nbval_teardown(notebook)
     if not alive:
         pytest.fail(f"{notebook.path.name}: the kernel died after its last cell", pytrace=False)
     if "stderr" in kernel.heard:
         pytest.fail(f"{notebook.path.name}: something wrote to stderr after its last cell", pytrace=False)
+    if held > MOST_MEMORY and os.environ.get("COURSE_EDITION") != "full":
+        pytest.fail(
+            f"{notebook.path.name}: its kernel has held {held:.2f} GB, and a chapter may hold {MOST_MEMORY} GB",
+            pytrace=False,
+        )
 
 
 NETWORKS = loopback_only()

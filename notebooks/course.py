@@ -57,8 +57,7 @@ def choose_edition() -> tuple[str, str]:
         raise ValueError(f"COURSE_EDITION is {wanted!r}; set it to mini or full, or leave it unset.")
     if wanted == "full" and not hub_reachable():
         raise ConnectionError(
-            "COURSE_EDITION is full, which needs the Hub, and the Hub did not answer within 3 s; "
-            "check the connection, or set COURSE_EDITION to mini."
+            "COURSE_EDITION is full, and the Hub did not answer within 3 s; check the connection, or set it to mini."
         )
     if wanted:
         return wanted, "COURSE_EDITION asks for it"
@@ -70,18 +69,17 @@ def choose_edition() -> tuple[str, str]:
 
 
 EDITION, WHY = choose_edition()
+TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 if EDITION == "mini":
     DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
-    TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
-    MAX_LENGTH, ANSWER_LENGTH = 64, 128  # tokens of a review that training reads, and the model that 05 saves
-    EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 1, 1.2e-4, 0.0, 3
+    MAX_LENGTH, EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS, PRECISION = 64, 1, 1.2e-4, 0.0, 3, {}
 else:
     DATASET, SENTENCES = "stanfordnlp/imdb", "cornell-movie-review-data/rotten_tomatoes"
     CHECKPOINT = "distilbert/distilbert-base-uncased"
-    TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
-    MAX_LENGTH, ANSWER_LENGTH, EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 512, 512, 2, 5e-5, 0.1, 0
+    MAX_LENGTH, EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS = 512, 2, 5e-5, 0.1, 0
+    PRECISION = {"bf16" if torch.cuda.is_bf16_supported(False) else "fp16": True} if torch.cuda.is_available() else {}
 USE_CPU = EDITION == "mini"  # the same arithmetic on every machine
 # For trainings of a few steps: every loss is logged, nothing is saved, no bar, and the CPU in both editions.
 SMALL_RUN = {"logging_steps": 1, "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
@@ -148,9 +146,8 @@ def quiet_small_runs() -> None:
 def start_hub(folder: str) -> str | None:
     """Name the hub that this notebook uses: the public one if you are logged in and it answers, else one on loopback.
 
-    Call it before describe(), as huggingface_hub reads the address once, when it is imported. The loopback hub
-    keeps its repositories, a home and a cache under `folder` and ends with this process. Returns its token; None
-    for the public one.
+    Call it before describe(): huggingface_hub reads the address when it is imported. The loopback hub keeps what it
+    has under `folder`, and ends with this process. Returns its token; None for the public one.
     """
     ask = [sys.executable, "-c", "import huggingface_hub; huggingface_hub.whoami()"]
     try:
@@ -165,6 +162,7 @@ def start_hub(folder: str) -> str | None:
         url, token = start_hub.process.stdout.readline().split()
         os.environ |= {"HF_ENDPOINT": url, "HF_HOME": f"{folder}/home", "HF_HUB_DISABLE_XET": "1"}
         kept.pop("HF_TOKEN", None)  # one that the public Hub did not accept is of no use here either
+        kept |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}  # no proxy knows this hub
     from huggingface_hub import constants, utils
 
     os.environ.clear()
@@ -178,9 +176,13 @@ def peak_memory() -> float:
     """Return the most memory that this process has held so far, in GB (10^9 bytes)."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 1e9
-    import resource
+    if sys.platform == "darwin":
+        import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+    # On Linux getrusage begins with the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def finetuned() -> str:

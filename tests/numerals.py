@@ -1,20 +1,23 @@
 """Two outputs of a cell compared as a reader would: the same words, and numbers equal to the precision that is printed.
 
-The rule is that of doctest's option NUMBER. A number with a decimal point or an exponent may differ by two units of
-its last written digit, by one unit if only one digit is written behind the point; a whole number is equal. `nan` and
-`inf` are words, so is a version (2.13.0), a name with digits, and a number with a unit glued to it. How much white
-space stands between words does not count.
+The rule is close to that of pytest's option NUMBER. A number with a decimal point may differ by two units of its last
+written digit, by one unit if only one digit is written behind the point. A whole number is equal, and 1e-05 is what
+rounds to it. `nan` and `inf` are words, so is a version (2.13.0), a name with digits, and a number with a unit glued to
+it. How much white space stands between words does not count.
 """
 
 import re
 from decimal import Decimal
 
-NUMBER = re.compile(r"(?<![\w.])(?:(?<![)\]])-)?(?:\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?([eE][+-]?\d+)?(?!\w|\.\d|,\d{3})")
+# Thousands do not begin behind a digit and a comma: a list of a hundred thousand would be read as often as it is long.
+WHOLE = r"(?:(?<!\d,)\d{1,3}(?:,\d{3})+|\d+)"
+NUMBER = re.compile(rf"(?<![\w.])(?:(?<![)\]])-)?{WHOLE}(\.\d+)?([eE][+-]?\d{{1,3}})?(?!\w|\.\d|,\d{{3}})")
 GAP = "\0"
 
 
 def split(text: str) -> tuple[list[str], list[str]]:
     """Return the words of a text, with a mark in the place of each number, and its numbers as they are written."""
+    text = text.replace(GAP, "␀")
     numbers = [found.group() for found in NUMBER.finditer(text)]
     return re.sub(r"\s+", " ", NUMBER.sub(f" {GAP} ", text)).split(), numbers
 
@@ -30,7 +33,7 @@ def equal(saved: str, new: str) -> bool:
     if not unit(saved) or not unit(new):
         return saved == new
     decimals = re.search(r"\.(\d+)", saved)
-    units = 2 if decimals and len(decimals.group(1)) > 1 else 1
+    units = {0: Decimal("0.5"), 1: 1}.get(len(decimals.group(1)) if decimals else 0, 2)
     return abs(Decimal(saved.replace(",", "")) - Decimal(new.replace(",", ""))) <= units * unit(saved)
 
 

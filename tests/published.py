@@ -44,7 +44,7 @@ def copy_course(checkout: Path, divisor: int) -> None:
     shutil.copytree(ROOT / "notebooks", checkout / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
     if divisor > 1:
         with (checkout / "notebooks" / "course.py").open("a", encoding="utf-8") as course:
-            names = "TRAIN_ROWS, MAX_LENGTH, ANSWER_LENGTH"
+            names = "TRAIN_ROWS, MAX_LENGTH"
             course.write(f"\n{names} = (size // {divisor} for size in ({names}))\n")
     (checkout / "data").mkdir()
     (checkout / "data" / "metrics").symlink_to(ROOT / "data" / "metrics")

@@ -79,6 +79,7 @@ THREAD = "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthr
 CHILD = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'raise SystemExit(\"lost\")'])"
 DIES = "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()"
 LATE = "import threading\nthreading.Timer(0.05, lambda: 1 / 0).start()"
+MUCH = "held = bytes([1]) * 2_600_000_000\ndel held"
 IMPORT = "from IPython.display import clear_output, display\n"
 UPDATED = IMPORT + "shown = display('as saved', display_id=True)\nshown.update('another')"
 CLEARED = IMPORT + "print('as saved')\nclear_output()"
@@ -118,7 +119,7 @@ EXECUTED = {
     "wrong_number": [cell("print(2 + 2)", stream("5\n"))],
     "wrong_bound": [cell("assert 0.84 > 0.9, 'too low'", tags=("nbval-ignore-output",))],
 }
-AT_THE_END = {"kernel_dies_at_the_end": DIES, "thread_fails_at_the_end": LATE}
+AT_THE_END = {"kernel_dies_at_the_end": DIES, "thread_fails_at_the_end": LATE, "too_much_memory": MUCH}
 SOUND = [cell(DRAW, figure([1, 2, 3])), cell("int('x')", error("ValueError", "?"), tags=("raises-exception",))]
 SOUND += [
     cell("print('loss', 0.0851)", stream("loss 0.085\n")),

@@ -6,6 +6,7 @@ test_checkpoints.py, those of a hub in test_hub.py.
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -210,3 +211,36 @@ def test_a_push_needs_no_disk_and_a_download_is_finished_when_there_is_room(hub,
     assert not list((tmp_path / "hf").rglob("model.safetensors")), "half a file never has the file's name"
     again = user("-c", download, limit=resource.RLIM_INFINITY)
     assert Path(again.stdout.strip()).read_bytes() == (model / "model.safetensors").read_bytes(), again.stderr
+
+
+def test_decks_whose_making_is_killed_are_not_listed_and_made_by_the_next_call(tmp_path):
+    for folder in ("site/_templates", "notebooks/drawings"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for name in ("site/slides.py", "notebooks/00_start_here.ipynb", "notebooks/08_hub.ipynb"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    decks, draw, killed = tmp_path / "site/_build/html/slides", random.Random(0), 0
+
+    def make(seconds: float | None = None) -> float:
+        """Make the decks, kill that after so many seconds, and return how long it took."""
+        begin, running = time.monotonic(), subprocess.Popen([sys.executable, tmp_path / "site/slides.py"])
+        try:
+            assert running.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+        return time.monotonic() - begin
+
+    def listed() -> dict[str, int]:
+        """Return how long the decks are that the list names; the ids in them are drawn anew each time."""
+        names = re.findall(r'href="(\w+\.html)"', (decks / "index.html").read_text(encoding="utf-8"))
+        return {name: (decks / name).stat().st_size for name in names}
+
+    whole_time, whole = make(), listed()
+    assert [*whole] == ["00_start_here.html", "08_hub.html"]
+    for _ in range(4):
+        make(draw.uniform(0.3, 1) * whole_time)
+        killed += not (decks / "index.html").exists()
+        assert not (decks / "index.html").exists() or listed() == whole
+    assert killed, "at least one died on the way"
+    make()
+    assert listed() == whole
