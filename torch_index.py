@@ -10,9 +10,11 @@ import re
 import sys
 import threading
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 INDEX = "https://download.pytorch.org/whl/cpu"
+CARD = Path("/proc/driver/nvidia")
 SECONDS = 5
 
 
@@ -24,7 +26,7 @@ def has_build(index: str, version: str) -> bool:
         try:
             with urllib.request.urlopen(f"{index.rstrip('/')}/torch/", timeout=SECONDS) as page:
                 found.append(re.search(rf"torch-{re.escape(version)}(\+|%2B)cpu-", page.read().decode()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             pass
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -38,7 +40,7 @@ def main() -> None:
     pinned = (Path(__file__).parent / "requirements.txt").read_text(encoding="utf-8")
     pin = re.search(r"^torch==(\S+)", pinned, flags=re.MULTILINE)
     index = os.environ.get("TORCH_INDEX", INDEX)
-    usual = sys.platform != "linux" or Path("/proc/driver/nvidia").exists()  # PyPI's build is the right one there
+    usual = sys.platform != "linux" or CARD.exists()  # PyPI's build is the right one there
     if not pin or (usual and "TORCH_INDEX" not in os.environ):
         return
     if not index:

