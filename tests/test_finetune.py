@@ -24,12 +24,14 @@ from datasets import Dataset, load_dataset
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from scipy.stats import bootstrap
-from sklearn.metrics import confusion_matrix, f1_score
+from sklearn.metrics import f1_score
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DistilBertConfig,
     Trainer,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     pipeline,
     set_seed,
@@ -244,10 +246,20 @@ def test_what_was_saved_when_asked_to_stop_survives_settings_that_keep_less(here
     assert process.exitcode == 0 and f"checkpoint-{step} is where training goes on" in said.read_text()
 
 
+@pytest.mark.parametrize(("strategy", "saves"), [("no", True), ("epoch", False)])
+def test_asked_in_an_epochs_last_step_it_saves_if_the_trainer_would_not(strategy, saves, tmp_path):
+    stop, control = finetune.StopOnSignal(), TrainerControl()
+    stop.number = signal.SIGTERM
+    args = TrainingArguments(str(tmp_path), save_strategy=strategy, use_cpu=True)
+    stop.on_step_end(args, TrainerState(epoch=1.0, global_step=6, max_steps=18), control)
+    assert control.should_save == saves
+
+
 def test_a_finished_run_is_scored_again_and_not_trained_further(here, undisturbed, capsys, keep_handlers):
     finetune.main(options(here, here / "undisturbed"))
     said = capsys.readouterr().out
     assert "is the end of training" in said and "'loss'" not in said and bits(here / "undisturbed") == undisturbed
+    assert not (here / "undisturbed/model.part").exists()
 
 
 def test_start_anew_moves_the_old_run_and_deletes_nothing(here, undisturbed, tmp_path, capsys, keep_handlers):
@@ -323,9 +335,16 @@ def test_a_yaml_file_says_the_same_as_options_and_words_after_it_win(here, tmp_p
     words = dict(word[2:].split("=", 1) for word in options(here, tmp_path / "run", max_steps=1, learning_rate="1e-4"))
     settings = "\n".join(f"{name}: {value}" for name, value in words.items())
     (tmp_path / "settings.yaml").write_text(settings, encoding="utf-8")
-    data, args = finetune.parse([str(tmp_path / "settings.yaml"), "--max_length=9"])
+    data, args = finetune.parse([str(tmp_path / "settings.yaml"), "--max_length=9", "--model_name_or_path=other"])
     assert (args.learning_rate, args.max_steps, args.disable_tqdm) == (1e-4, 1, True)
-    assert (data.max_length, data.train_file) == (9, str(here / "train.csv"))
+    assert (data.max_length, data.model_name, data.train_file) == (9, "other", str(here / "train.csv"))
+
+
+def test_a_class_that_no_split_is_drawn_from_may_have_one_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\nx,a\ny,b\n", encoding="utf-8")
+    read = finetune.load(finetune.Data(*[str(path)] * 3), 42)
+    assert [len(rows) for rows in read.values()] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -371,8 +390,6 @@ def test_macro_f1_and_its_interval_are_those_of_scikit_learn_and_scipy():
     draw = np.random.default_rng(3)
     truth = draw.integers(3, size=200)
     guesses = np.where(draw.random(200) < 0.7, truth, draw.integers(3, size=200))
-    counts = confusion_matrix(truth, guesses)
-    assert np.isclose(finetune.macro_f1(counts), f1_score(truth, guesses, average="macro"))
 
     def score(truth, guesses):
         return f1_score(truth, guesses, average="macro")
@@ -380,9 +397,11 @@ def test_macro_f1_and_its_interval_are_those_of_scikit_learn_and_scipy():
     theirs = bootstrap(
         (truth, guesses), score, paired=True, vectorized=False, n_resamples=500, method="percentile", rng=0
     )
-    ours = [float(number) for number in re.findall(r"\d\.\d+", finetune.judge(counts).split("macro F1")[1])[1:]]
-    assert np.allclose(ours, theirs.confidence_interval, atol=0.015)
-    assert np.isclose(finetune.macro_f1(np.diag([3, 0, 2])), 1), "a class that is nowhere does not count"
+    ours = [float(number) for number in re.findall(r"\d\.\d+", finetune.judge(truth, guesses).split("macro F1")[1])]
+    assert np.isclose(ours[0], score(truth, guesses), atol=0.0006)
+    assert np.allclose(ours[1:], theirs.confidence_interval, atol=0.015)
+    rare = finetune.judge(np.array(["a"] * 10), np.array(["a"] * 9 + ["b"]))
+    assert rare.endswith("to 1.000)"), "in a draw without b, a counts alone, and b not as 0"
 
 
 ROWS = "text,label\n" + "".join(f"text {number},{'ab'[number % 2]}\n" for number in range(12))
@@ -404,11 +423,13 @@ ROWS = "text,label\n" + "".join(f"text {number},{'ab'[number % 2]}\n" for number
         (ROWS.replace("text 2,", " ,"), {}, r"lacks a text or a label in rows \[3\]"),
         (ROWS.replace("text 2,a", "well, no,a"), {}, "Expected 2 fields in line 4, saw 3"),
         (ROWS.replace(",b", ",a"), {}, "only the class .'a'.: a classifier needs two"),
-        (ROWS + "text,c\n", {}, "only 1 member"),
+        (ROWS + "text,c\n", {}, r"too few rows of \['c'\]: a class needs 3"),
+        (ROWS + "text,c\ntext,c\n", {}, r"too few rows of \['c'\]: a class needs 3"),
         (ROWS, {"test_file": "strange"}, r"labels \['c'\], and train \['a', 'b'\]"),
         ("\xff\xfe".encode("latin-1"), {}, "decode"),
         (ROWS, {"model_name": "/no/such/model"}, "/no/such/model"),
         (ROWS, {"no_such_option": 1}, "no_such_option"),
+        (ROWS, {"model": "half a name"}, "not used.*--model"),
         (ROWS, {"evaluation_strategy": "epoch"}, "evaluation_strategy"),
         (ROWS, {"max_steps": "many"}, "max_steps.*many"),
         (ROWS, {"truncation_side": "middle"}, "middle"),
@@ -487,6 +508,7 @@ def test_a_new_user_needs_only_the_file_and_a_csv(here, tmp_path):
     card = ModelCard.load(tmp_path / "finetuned/model/README.md")
     report = done.stdout.split("counting words")[2].split("The model is in")[0]
     assert report.strip() in card.content and "all.csv" in card.content, "the card says what was printed"
+    assert "learning_rate: 5e-05" in card.content and str(ROOT) not in card.content, "with settings, without folders"
     scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert f"this model:     accuracy {scores['accuracy']:.3f}" in report
     use = re.search("(from transformers.*\\n.*\\n.*)", done.stdout)[1]
