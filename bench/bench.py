@@ -236,6 +236,14 @@ class FineTuning:
         tokens = [len(ids) for ids in pieces]
         return np.stack([np.bincount(review, tokens * column) for column in logits.T], axis=1)
 
+    def answers(self, texts: list[str], limit: int = 512) -> np.ndarray:
+        """Return the logits, texts × 2 labels, of texts asked in one pass, of which at most `limit` tokens are read."""
+        ids = self.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+        self.model.eval()
+        logits = in_batches(self.tokenizer, ids, lambda batch: self.model(**batch).logits)
+        self.model.train()
+        return logits
+
     def judge(self) -> None:
         """Note the accuracy so far, on half of the held-out reviews before the end, and save the run."""
         rows = ALL if self.done == 1 else JUDGED // 2
