@@ -172,7 +172,9 @@ def versions() -> list[tuple[str, str]]:
     pins = (
         re.findall(r"^([\w-]+)==(\S+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE) if file.exists() else []
     )
-    return [(f"{name} {pin}", f"{name} {version(name).split('+')[0]}") for name, pin in pins]
+    pairs = [(f"{name} {pin}", f"{name} {version(name).split('+')[0]}") for name, pin in pins]
+    # Python 3.13 says so of a function inside another one.
+    return pairs + [("Can't pickle local object", "Can't get local object")] * (sys.version_info >= (3, 13))
 
 
 def as_installed(text: str) -> str:

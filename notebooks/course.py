@@ -70,8 +70,8 @@ def choose_edition() -> tuple[str, str]:
 
 EDITION, WHY = choose_edition()
 TRAIN_ROWS, HELD_OUT_ROWS = 15000, 1000
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "true"
+# From Python 3.13 on, the traceback of a child process is coloured otherwise.
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true", "PYTHON_COLORS": "0"}
 if EDITION == "mini":
     DATASET, SENTENCES, CHECKPOINT = "../data/imdb", "../data/rotten_tomatoes", "../data/distilbert-mini"
     MAX_LENGTH, EPOCHS, LEARNING_RATE, ENCODER_DROPOUT, FROZEN_LAYERS, PRECISION = 64, 1, 1.2e-4, 0.0, 3, {}

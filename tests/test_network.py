@@ -65,3 +65,14 @@ def test_servers_on_loopback_are_not_asked_for_through_a_proxy(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, env=settings, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_chapter_08_finds_its_hub_behind_a_proxy(tmp_path):
+    """conftest.py keeps the tests themselves past a proxy, so this takes that away again."""
+    code = f"from course import start_hub; token = start_hub({str(tmp_path)!r}); "
+    code += "import huggingface_hub; print(huggingface_hub.whoami(token=token)['name'])"
+    settings = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    settings |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT / "notebooks", env=settings, check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "learner", done.stderr
