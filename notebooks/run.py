@@ -134,7 +134,7 @@ def execute(path: Path, save: bool) -> None:
 
 def chapters(number: str = "") -> list[Path]:
     """Return the notebook of a chapter, or of all; a learner's own copy, such as 05_train-mine1, is none."""
-    return sorted(path for path in NOTEBOOKS.glob(f"{number}*_*.ipynb") if "-" not in path.stem)
+    return sorted(path for path in NOTEBOOKS.glob(f"{number}*.ipynb") if "-" not in path.stem)
 
 
 def main() -> int:

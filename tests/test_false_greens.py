@@ -332,7 +332,8 @@ def repository(tmp_path):
     """A course with one notebook, and with the tests of form."""
     for folder in ("notebooks", "build", "tests"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("pyproject.toml", "conftest.py", "tests/numerals.py", "tests/form.py", "tests/test_form.py"):
+    names = ["pyproject.toml", "conftest.py", "notebooks/run.py", "tests/numerals.py", "tests/form.py"]
+    for name in [*names, "tests/test_form.py"]:
         shutil.copy(ROOT / name, tmp_path / name)
     nbformat.write(notebook(), tmp_path / "notebooks" / "sound.ipynb")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)

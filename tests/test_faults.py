@@ -216,7 +216,7 @@ def test_a_push_needs_no_disk_and_a_download_is_finished_when_there_is_room(hub,
 def test_decks_whose_making_is_killed_are_not_listed_and_made_by_the_next_call(tmp_path):
     for folder in ("site/_templates", "notebooks/drawings"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for name in ("site/slides.py", "notebooks/00_start_here.ipynb", "notebooks/08_hub.ipynb"):
+    for name in ("site/slides.py", "notebooks/run.py", "notebooks/00_start_here.ipynb", "notebooks/08_hub.ipynb"):
         shutil.copy(ROOT / name, tmp_path / name)
     decks, draw, killed = tmp_path / "site/_build/html/slides", random.Random(0), 0
 

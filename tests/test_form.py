@@ -47,6 +47,7 @@ def test_the_course_shows_numbers_and_not_verdicts():
         str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
         for path in NOTEBOOKS
         for cell in form.code_cells(nbformat.read(path, as_version=4))[1:]  # the first one prints settings
+        if "getsource(" not in cell.source  # code of finetune.py, to be read
         for output in cell.outputs
     ]
     assert sum(len(re.findall(r"\b(True|False)\b", text)) for text in outputs) < 20
