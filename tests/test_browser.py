@@ -505,6 +505,17 @@ def test_a_cell_is_copied_as_it_stands(page, site):
     assert page.locator("textarea").input_value().strip() == code.inner_text().strip()
 
 
+def test_on_a_narrow_screen_the_menus_open_with_the_keyboard(browser, site):
+    with browser.new_page(viewport={"width": 390, "height": 844}) as phone:
+        phone.goto(f"{site}/chapters/00_start_here.html")
+        for label, drawer in {".nav-overlay-icon": ".sidebar-drawer", ".toc-header-icon": ".toc-drawer"}.items():
+            phone.locator(label).focus()
+            expect(phone.locator(drawer)).not_to_be_in_viewport()
+            phone.keyboard.press("Enter")
+            expect(phone.locator(drawer)).to_be_in_viewport()
+            phone.keyboard.press("Enter")
+
+
 def test_proofs_answers_and_solutions_unfold_with_the_keyboard(page, site):
     page.goto(f"{site}/chapters/00_start_here.html")
     for kind in ("proof", "answer", "check", "solution"):
@@ -519,7 +530,7 @@ def test_proofs_answers_and_solutions_unfold_with_the_keyboard(page, site):
 
 def test_only_what_scrolls_is_a_stop_of_the_tab_key(page, site):
     page.goto(f"{site}/chapters/05_train.html")
-    stops = page.evaluate("[...document.querySelectorAll('[tabindex=\"0\"]')].map(b => b.scrollWidth > b.clientWidth)")
+    stops = page.evaluate("[...document.querySelectorAll('[tabindex=\"0\"]:not(label)')].map(b => b.scrollWidth > b.clientWidth)")
     assert all(stops)
     page.set_viewport_size({"width": 320, "height": 900})
     expect(page.locator("pre[tabindex='0']").first).to_be_attached()

@@ -41,7 +41,22 @@ function offerTick(chapter) {
   document.querySelector("article").append(label);
 }
 
+// On a narrow screen the two menus hide behind labels, which the theme leaves to the mouse.
+function reachMenus() {
+  for (const label of document.querySelectorAll(".nav-overlay-icon, .toc-overlay-icon")) {
+    label.tabIndex = 0;
+    label.setAttribute("role", "button");
+    label.setAttribute("aria-label", label.htmlFor === "__toc" ? "On this page" : "Chapters");
+    label.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      label.click();
+    });
+  }
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+  reachMenus();
   // Each fold is named alike to a screen reader by MyST-NB; its own words say what is in it.
   for (const fold of document.querySelectorAll("details.hide > summary")) fold.removeAttribute("aria-label");
   const chapter = chapterOf(location.pathname);
