@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+import answers
 import changes
 import torch
 
@@ -44,6 +45,11 @@ def test_the_table_in_the_readme_of_the_bench_is_that_of_the_results():
     assert results["recipes"]["course"]["recipe"] == asdict(bench.OURS)
     assert [run["recipe"] for run in results["curve"]["ours"]] == [asdict(run) for run in bench.CURVE.values()]
     assert results["curve"]["long"]["recipe"] == asdict(bench.LONG)
+
+
+def test_the_table_of_answers_is_that_of_its_file():
+    results = json.loads(answers.FILE.read_text(encoding="utf-8"))
+    assert answers.table(results) in (bench.HERE / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_change_counts_only_beyond_the_luck_of_reviews_and_of_seeds():
