@@ -530,7 +530,9 @@ def test_proofs_answers_and_solutions_unfold_with_the_keyboard(page, site):
 
 def test_only_what_scrolls_is_a_stop_of_the_tab_key(page, site):
     page.goto(f"{site}/chapters/05_train.html")
-    stops = page.evaluate("[...document.querySelectorAll('[tabindex=\"0\"]:not(label)')].map(b => b.scrollWidth > b.clientWidth)")
+    stops = page.evaluate(
+        "[...document.querySelectorAll('[tabindex=\"0\"]:not(label)')].map(b => b.scrollWidth > b.clientWidth)"
+    )
     assert all(stops)
     page.set_viewport_size({"width": 320, "height": 900})
     expect(page.locator("pre[tabindex='0']").first).to_be_attached()
