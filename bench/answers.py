@@ -26,10 +26,7 @@ def ask(model, tokenizer, texts: list[str], limit: int, pieces: bool = False) ->
     """Return the logits, texts × 2 labels: of one pass over the last `limit` tokens, or summed over pieces of them."""
     cut = tokenizer(texts, truncation=True, max_length=limit, return_overflowing_tokens=pieces)
     logits = bench.in_batches(tokenizer, cut["input_ids"], lambda batch: model(**batch).logits)
-    if not pieces:
-        return logits
-    review, tokens = np.array(cut["overflow_to_sample_mapping"]), [len(ids) for ids in cut["input_ids"]]
-    return np.stack([np.bincount(review, tokens * column) for column in logits.T], axis=1)
+    return bench.add_up(logits, cut["input_ids"], np.array(cut["overflow_to_sample_mapping"])) if pieces else logits
 
 
 def measure() -> dict:
@@ -66,7 +63,7 @@ def main() -> None:
     """Measure, unless only the table is asked for, and print it."""
     if "--table" not in sys.argv[1:]:
         if not FOLDER.exists():
-            sys.exit("answers: there is no runs/05_train/model yet; run `make run NB=05` first.")
+            sys.exit("answers: there is no runs/05_train/model yet; run `make run CHAPTER=05` first.")
         text = json.dumps(measure(), indent=1) + "\n"
         bench.save(FILE, lambda file: file.write_text(text, encoding="utf-8"))
     print(table(json.loads(FILE.read_text(encoding="utf-8"))))

@@ -126,6 +126,12 @@ def in_batches(tokenizer, ids: list[list[int]], function) -> np.ndarray:
     return np.concatenate(parts)[np.argsort(order)]
 
 
+def add_up(logits: np.ndarray, pieces: list[list[int]], review: np.ndarray) -> np.ndarray:
+    """Return the sums, reviews × 2 labels, of the logits of their pieces times the pieces' tokens."""
+    tokens = [len(ids) for ids in pieces]
+    return np.stack([np.bincount(review, tokens * column) for column in logits.T], axis=1)
+
+
 def grade(predicted: np.ndarray, labels: np.ndarray) -> dict:
     """Return the accuracy on the first JUDGED reviews, and on all if there are more, with Wilson's 95 % intervals."""
     graded = {}
@@ -230,15 +236,10 @@ class FineTuning:
         """Return the sums, for up to `rows` held-out reviews × 2 labels, of their pieces' logits times their tokens."""
         review = self.review[self.review < rows]
         pieces = self.judged[: len(review)]
-        self.model.eval()
-        logits = in_batches(self.tokenizer, pieces, lambda batch: self.model(**batch).logits)
-        self.model.train()
-        tokens = [len(ids) for ids in pieces]
-        return np.stack([np.bincount(review, tokens * column) for column in logits.T], axis=1)
+        return add_up(self.logits(pieces), pieces, review)
 
-    def answers(self, texts: list[str], limit: int = 512) -> np.ndarray:
-        """Return the logits, texts × 2 labels, of texts asked in one pass, of which at most `limit` tokens are read."""
-        ids = self.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+    def logits(self, ids: list[list[int]]) -> np.ndarray:
+        """Return the logits, rows × 2 labels, of rows of token ids."""
         self.model.eval()
         logits = in_batches(self.tokenizer, ids, lambda batch: self.model(**batch).logits)
         self.model.train()

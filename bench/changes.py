@@ -70,7 +70,8 @@ def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
     while training.done < 1:
         training.step()
         print(f"\r{group}: {recipe.label}, seed {seed}: {training.done:4.0%} ", end="", flush=True)
-    wrong = np.flatnonzero(training.answers(judged[0]).argmax(axis=1) != judged[1])
+    whole = training.tokenizer(judged[0], truncation=True, max_length=512)["input_ids"]
+    wrong = np.flatnonzero(training.logits(whole).argmax(axis=1) != judged[1])
     in_pieces = int((training.votes(TRIAL_ROWS).argmax(axis=1) == judged[1]).sum())
     log = training.log
     return {

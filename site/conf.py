@@ -136,7 +136,7 @@ def card(name: str, question: str, computer: str, you: str) -> str:
 def map_of_chapters() -> str:
     """Return the README's table of chapters as cards, part by part."""
     parts, readme = [], (COURSE / "README.md").read_text(encoding="utf-8")
-    rows = r"^\| \*\*(Part .+?)\*\* \||^\| \[(\w+)\]\(notebooks/\w+\.ipynb\) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|.*$"
+    rows = r"^\| \*\*(Part .+?)\*\* \||^\| \[(\w+)\]\(notebooks/\w+\.ipynb\) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
     for part, *row in re.findall(rows, readme, flags=re.M):
         if part:
             parts.append(f"## {part}\n\n::::{{container}} cards\n")

@@ -188,7 +188,7 @@ def copy_checkout(folder: Path) -> None:
     """Copy this checkout with its data, and with chapter 05's model, so that nobody trains it again."""
     trained = ROOT / "runs/05_train"
     if not (trained / "results.json").exists():
-        sys.exit("mutants: chapter 05 has not saved its model yet, which others read; run `make run NB=05` first.")
+        sys.exit("mutants: chapter 05 has not saved its model yet, which others read; run `make run CHAPTER=05` first.")
     skip = shutil.ignore_patterns(".git", ".venv", "runs", "_build", ".ipynb_checkpoints", "__pycache__")
     shutil.copytree(ROOT, folder, ignore=skip)
     (folder / ".venv").symlink_to(ROOT / ".venv")

@@ -34,7 +34,6 @@ EXCEPTIONS = {
     r"^Computer: .*? You: [^.]*": "the chapter's minutes",
     r"^\|.*\]\(#17\..*": "the words of an error in chapter 17's list",
     r"\b0\.69\b": "ln 2, the loss of a guess between two classes",
-    r"\b(64 tokens|32 reviews, over|23 million weights)": "course.py, 13.1 and chapter 02 have it",
     r"\b(24 others|by 0\.01 at each|only 0\.01 better|12 bytes for each)": "the difference of two that are shown",
     r"\b(4,000 reviews, and another|2,000 others|0\.01, or 0\.1 and more)": "a choice, or a reader's own run",
     r"\b95 % (confidence )?intervals?\b|\b95 %(?= \()|\b19 (\w+ )?in 20\b": "the usual confidence",

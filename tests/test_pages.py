@@ -10,9 +10,10 @@ from shutil import copytree
 import form
 import nbformat
 import pytest
+from run import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = {path.stem[:2]: path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if "-" not in path.stem}
+CHAPTERS = {path.stem[:2]: path for path in chapters()}
 PROSE = {
     number: "\n".join(cell.source for cell in form.prose(nbformat.read(path, as_version=4)))
     for number, path in CHAPTERS.items()
