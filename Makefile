@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 CHAPTER ?= $(NB)
+LANES ?= 2
 ACCEPTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 # Libraries keep their caches in the home, and JupyterLab its connections; where nobody may write there, runs/home is one.
@@ -19,7 +20,7 @@ test: setup  ## execute and compare every notebook, then run tests/; make test T
 # A machine that only tests, and may install, gets the browser that the tests drive; elsewhere they say that it is missing.
 	@command -v chromium >/dev/null || [ -z "$$CI" ] || [ "$$(id -u)" != 0 ] \
 		|| (apt-get update -qq && apt-get install -y -qq chromium >/dev/null) || true
-	@$(VENV)/python -m pytest $(TESTS)
+	@$(VENV)/python -m pytest $(or $(TESTS),-n $(LANES) --dist loadscope --no-loadscope-reorder)
 
 check: setup  ## what to run before each commit: form, names, prose, lint, spelling; nothing is executed
 	@$(VENV)/python -m pytest -q --durations=0 --durations-min=20 tests/test_form.py tests/test_names.py tests/test_prose.py tests/test_numerals.py

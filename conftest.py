@@ -61,11 +61,20 @@ def pytest_configure(config):
     os.environ["IPYTHONDIR"] = profile.name
     os.environ.pop("PYTHONSTARTUP", None)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as course.py does, for the tests that do not import it
+    if lanes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # they share the cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // lanes)))
     if any(name.lower().endswith("_proxy") for name in os.environ):  # it knows nothing of the servers that tests start
         passed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{passed},127.0.0.1,localhost".strip(",")
     if os.environ.get("COURSE_EDITION") != "full":
         os.environ["HF_HUB_OFFLINE"] = "1"  # chapter 08 would push to the account of whoever is logged in here
+
+
+def pytest_collection_modifyitems(items):
+    """Put what takes longest first, so that lanes end together; and 05, whose model other chapters wait for."""
+    longest = ["05_train", "test_browser", "18_capstone", "06_evaluate_and_predict", "14_faster", "15_less_memory"]
+    place = {name: number for number, name in enumerate(longest)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(longest)))
 
 
 def loopback_only() -> tuple[int, int] | None:

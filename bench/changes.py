@@ -2,13 +2,16 @@
 
 python bench/changes.py                 every trial that the file does not have, about five minutes each
 python bench/changes.py --only plain    those of one group: plain, flagship
+python bench/changes.py --seeds 1       those of the first seed
+python bench/changes.py --time          how long each takes, a quarter of an hour on a quiet machine
 python bench/changes.py --table         print the file as tables in Markdown
 
 Two groups. Around a **plain** recipe of 4,000 reviews, each trial differs from it in one setting. Around the
 **flagship**, chapter 05's recipe, its nearest rivals. Each is run with three seeds, that of head, order and dropout,
 and asked about the same 2,000 reviews of the training file, which no trial trains on: in one pass over up to 512
 tokens, as a pipeline does, which decides; and in pieces of as many tokens as it trained on. The held-out reviews are
-not touched. An interrupted call loses the trial under way.
+not touched. An interrupted call loses the trial under way. What a trial reaches does not depend on what else the
+machine does, and what it takes does: `--time` lets all recipes of a group take turns, some steps each.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import statistics
 from dataclasses import asdict, replace
 
 import numpy as np
+from filelock import FileLock
 from scipy.stats import binomtest
 
 import bench
@@ -25,6 +29,7 @@ import bench
 FILE = bench.HERE / "changes.json"
 SEEDS = (1, 2, 3)
 TRAINED_ON, TRIAL_ROWS = 17000, 2000  # of the training file's 19,920 reviews: the first at most, and of the others
+TURNS, STEPS = 5, 16  # of each recipe, to time it; the first turn only warms up
 PLAIN = bench.Recipe("plain", 4000, tokens=128, cut="left", rate=5e-5, warmup=0.1)
 FLAGSHIP = replace(bench.OURS, label="flagship", grouped=False)
 GROUPS = {
@@ -45,14 +50,30 @@ GROUPS = {
         replace(FLAGSHIP, label="2 layers frozen", frozen=2),
         replace(FLAGSHIP, label="80 tokens of 12,000", tokens=80, reviews=12000),
         replace(FLAGSHIP, label="96 tokens of 10,000", tokens=96, reviews=10000),
-        replace(FLAGSHIP, label="56 tokens of 17,000", tokens=56, reviews=TRAINED_ON),
+        replace(FLAGSHIP, label="128 tokens of 7,500", tokens=128, reviews=7500),
+        replace(FLAGSHIP, label="17,000 reviews", reviews=TRAINED_ON),
+        replace(FLAGSHIP, label="half the reviews, twice", reviews=7500, epochs=2),
         replace(FLAGSHIP, label="batches of 32, twice the rate", batch=32, rate=2 * FLAGSHIP.rate),
-        replace(FLAGSHIP, label="two thirds of the rate", rate=8e-5),
+        *[replace(FLAGSHIP, label=f"rate {rate:.0e}", rate=rate) for rate in (8e-5, 2e-4)],
         replace(FLAGSHIP, label="half the reviews", reviews=7500),
         replace(FLAGSHIP, label="ten times the rate", rate=10 * FLAGSHIP.rate),
         replace(FLAGSHIP, label="no layer frozen", frozen=0),
     ],
 }
+
+
+def recorded() -> dict[str, list[dict]]:
+    """Return what the file holds: trials, and the seconds that the recipes of a group take."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"trials": [], "seconds": []}
+
+
+def keep(kind: str, entry: dict) -> None:
+    """Add an entry to the file; two calls, of a group each, may be at work at once."""
+    bench.UNFINISHED.mkdir(parents=True, exist_ok=True)
+    with FileLock(bench.UNFINISHED / "changes.lock"):
+        kept = recorded()
+        kept[kind].append(entry)
+        bench.save(FILE, lambda file: file.write_text(json.dumps(kept) + "\n", encoding="utf-8"))
 
 
 def trial_reviews() -> tuple[list[str], np.ndarray]:
@@ -72,13 +93,14 @@ def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
         print(f"\r{group}: {recipe.label}, seed {seed}: {training.done:4.0%} ", end="", flush=True)
     whole = training.tokenizer(judged[0], truncation=True, max_length=512)["input_ids"]
     wrong = np.flatnonzero(training.logits(whole).argmax(axis=1) != judged[1])
-    in_pieces = int((training.votes(TRIAL_ROWS).argmax(axis=1) == judged[1]).sum())
+    in_pieces = None
+    if group == "flagship" or recipe == PLAIN:
+        in_pieces = int((training.votes(TRIAL_ROWS).argmax(axis=1) == judged[1]).sum())
     log = training.log
     return {
         "group": group,
         "seed": seed,
         "recipe": asdict(recipe),
-        "seconds": round(log["seconds"], 1),
         "tokens": log["tokens"],
         "padding": round(1 - log["real"] / log["tokens"], 4),
         "operations": log["operations"],
@@ -87,6 +109,23 @@ def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
         "right_in_pieces": in_pieces,
         "wrong": wrong.tolist(),
     }
+
+
+def take_turns(group: str) -> dict[str, float]:
+    """Return how many seconds the training steps of each recipe of a group take, by steps drawn from all of them."""
+    nothing, drawn = (["-"], np.zeros(1, dtype=int)), np.random.default_rng(0)
+    trainings = [bench.FineTuning(f"time-{group}-{recipe.label}", recipe, 1, nothing) for recipe in GROUPS[group]]
+    seconds = {recipe.label: 0.0 for recipe in GROUPS[group]}
+    for turn, training in itertools.product(range(TURNS), trainings):
+        print(f"\r{group}: turn {turn + 1} of {TURNS}, {training.recipe.label:40}", end="", flush=True)
+        before = training.log["seconds"]
+        for place in drawn.integers(len(training.order), size=STEPS):
+            training.log["steps"] = int(place)
+            training.step()
+        if turn:
+            seconds[training.recipe.label] += training.log["seconds"] - before
+    steps = (TURNS - 1) * STEPS
+    return {one.recipe.label: round(seconds[one.recipe.label] / steps * len(one.order), 1) for one in trainings}
 
 
 def compare(trials: list[dict], usual: list[dict]) -> dict:
@@ -112,8 +151,8 @@ def compare(trials: list[dict], usual: list[dict]) -> dict:
     return {"gain": float(gain.mean()), "low": float(low), "high": float(high), "luck": luck, "verdict": verdict}
 
 
-def table(trials: list[dict], group: str) -> str:
-    """Return a group's trials as a table in Markdown."""
+def table(trials: list[dict], seconds: dict[str, float], group: str) -> str:
+    """Return a group's trials, and the time of each as a multiple of the first one's, as a table in Markdown."""
     by_label = {
         recipe.label: [one for one in trials if one["group"] == group and one["recipe"] == asdict(recipe)]
         for recipe in GROUPS[group]
@@ -127,11 +166,13 @@ def table(trials: list[dict], group: str) -> str:
         if not runs or not usual:
             continue
         reached = " ".join(f"{one['right'] / TRIAL_ROWS:.1%}" for one in runs)
-        time = statistics.mean(one["seconds"] for one in runs) / statistics.mean(one["seconds"] for one in usual)
+        time = f"{seconds[label] / seconds[GROUPS[group][0].label]:.2f}" if label in seconds else "–"
         found = compare(runs, usual)
         between = f"{found['gain']:+.1%} ({found['low']:+.1%} to {found['high']:+.1%})"
-        in_pieces = statistics.mean(one["right_in_pieces"] for one in runs) / TRIAL_ROWS
-        cells = [label, reached, between, found["verdict"], f"{in_pieces:.1%}", f"{time:.2f}"]
+        in_pieces = "–"
+        if all(one["right_in_pieces"] for one in runs):
+            in_pieces = f"{statistics.mean(one['right_in_pieces'] for one in runs) / TRIAL_ROWS:.1%}"
+        cells = [label, reached, between, found["verdict"], in_pieces, time]
         if runs is usual:
             low, high = binomtest(usual[0]["right"], TRIAL_ROWS).proportion_ci(method="wilson")
             cells[2:4] = [f"one seed: {low:.1%} to {high:.1%}", f"two seeds: {found['luck']:.1%} apart"]
@@ -143,23 +184,24 @@ def main() -> None:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(GROUPS))
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many, from the first")
+    parser.add_argument("--time", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
-    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {"machines": [], "trials": []}
     groups = [args.only] if args.only else list(GROUPS)
-    if not args.table:
-        machine = bench.describe_machine()
-        if machine not in kept["machines"]:
-            kept["machines"].append(machine)
-        have = {(one["group"], one["seed"], json.dumps(one["recipe"])) for one in kept["trials"]}
-        for seed, group in itertools.product(SEEDS, groups):
+    if args.time:
+        for group in groups:
+            keep("seconds", {"group": group, "machine": bench.describe_machine(), "seconds": take_turns(group)})
+    elif not args.table:
+        have = {(one["group"], one["seed"], json.dumps(one["recipe"])) for one in recorded()["trials"]}
+        for seed, group in itertools.product(SEEDS[: args.seeds], groups):
             for recipe in GROUPS[group]:
-                if (group, seed, json.dumps(asdict(recipe))) in have:
-                    continue
-                kept["trials"].append(run(group, recipe, seed) | {"machine": kept["machines"].index(machine)})
-                bench.save(FILE, lambda file: file.write_text(json.dumps(kept) + "\n", encoding="utf-8"))
+                if (group, seed, json.dumps(asdict(recipe))) not in have:
+                    keep("trials", run(group, recipe, seed))
+    kept = recorded()
+    seconds = {one["group"]: one["seconds"] for one in kept["seconds"]}
     for group in groups:
-        print(f"\n{group}\n\n{table(kept['trials'], group)}")
+        print(f"\n{group}\n\n{table(kept['trials'], seconds.get(group, {}), group)}")
 
 
 if __name__ == "__main__":
