@@ -56,6 +56,9 @@ def pytest_configure(config):
         )
     if config.option.nbval_sanitize_with or config.option.nbval_lax:
         raise pytest.UsageError("The notebooks are compared as they are: no sanitizing, no lax mode.")
+    global NETWORKS
+    if not getattr(config.option, "numprocesses", None):  # whoever starts lanes hands its network down to them
+        NETWORKS = loopback_only()
     profile = tempfile.TemporaryDirectory()  # an empty one: a start-up file can define what a notebook forgets
     config.add_cleanup(profile.cleanup)
     os.environ["IPYTHONDIR"] = profile.name
@@ -72,7 +75,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Put what takes longest first, so that lanes end together; and 05, whose model other chapters wait for."""
-    longest = ["05_train", "test_browser", "18_capstone", "06_evaluate_and_predict", "14_faster", "15_less_memory"]
+    longest = ["05_train", "test_lab", "test_site", "18_capstone"]
+    longest += ["06_evaluate_and_predict", "14_faster", "15_less_memory"]
     place = {name: number for number, name in enumerate(longest)}
     items.sort(key=lambda item: place.get(item.path.stem, len(longest)))
 
@@ -241,7 +245,8 @@ def setup(cell):
 
 def start(notebook):
     """Start a notebook's kernel, after waiting for another run of that chapter, which writes to the same folder."""
-    lock = FileLock(notebook.config.rootpath / "runs" / f"{notebook.path.stem}.lock")
+    course = getattr(notebook.config, "scratch", None) or notebook.config.rootpath  # the full edition has a copy
+    lock = FileLock(course / "runs" / f"{notebook.path.stem}.lock")
     Path(lock.lock_file).parent.mkdir(exist_ok=True)
     try:
         lock.acquire(timeout=0)
@@ -287,7 +292,7 @@ def teardown(notebook):
         )
 
 
-NETWORKS = loopback_only()
+NETWORKS = None  # the usual one and the one with only loopback, once pytest_configure has made it
 nbval_get_message, nbval_runtest, nbval_teardown = RunningKernel.get_message, IPyNbCell.runtest, IPyNbFile.teardown
 RunningKernel.early_outputs = property(lambda kernel: kernel.__dict__.setdefault("outputs_so_far", deque()))
 RunningKernel.heard = property(lambda kernel: kernel.__dict__.setdefault("heard_in_this_cell", set()))

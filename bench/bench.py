@@ -201,8 +201,8 @@ class FineTuning:
             self.counted[shape] = counter.get_total_flops()
         return self.counted[shape]
 
-    def step(self) -> None:
-        """Train on the next batch; only this is timed."""
+    def step(self) -> float:
+        """Train on the next batch and return its loss; only this is timed."""
         rows = self.order[self.log["steps"]]
         start = time.perf_counter()
         length = self.recipe.tokens if self.recipe.padded else None
@@ -218,6 +218,7 @@ class FineTuning:
         self.log["tokens"] += batch["input_ids"].numel()
         self.log["real"] += int(batch["attention_mask"].sum())
         self.log["operations"] += self.operations(batch["input_ids"].shape)
+        return loss.item()
 
     def turn(self) -> None:
         """Train for TURN seconds, or up to the next quarter of the run; there, judge the model and save everything."""

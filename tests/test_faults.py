@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from loopback_hub import Handler, make_hub
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = """from pathlib import Path
@@ -244,3 +244,53 @@ def test_decks_whose_making_is_killed_are_not_listed_and_made_by_the_next_call(t
     assert killed, "at least one died on the way"
     make()
     assert listed() == whole
+
+
+def small_site(folder: Path) -> Path:
+    """Make a course of one short chapter that has all that `make site` looks for; return its folder."""
+    made = shutil.ignore_patterns("_build", "chapters", "data", "bench", "*.md", "__pycache__")
+    shutil.copytree(ROOT / "site", folder / "site", ignore=made)
+    for name in ("Makefile", "notebooks/run.py", "notebooks/drawings/00_path.svg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    text = "# 00 · Made\n\n![A path.](drawings/00_path.svg)\n\nA word."
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), folder / "notebooks/00_made.ipynb")
+    tree = "```{toctree}\n:glob:\n\nchapters/*\nglossary\nteaching\ndata/README\nbench/README\n```\n\n"
+    pages = {
+        "README.md": "| **Part I** | | | |\n| [00_made](notebooks/00_made.ipynb) | What? | 1 | 2 |\n",
+        "site/index.md": f"# Course\n\n{tree}```{{include}} map.md\n```\n",
+        "site/glossary.md": "# Glossary\n\n```{glossary}\nword\n  What is said.\n```\n",
+    }
+    pages |= dict.fromkeys(["TEACHING.md", "data/README.md", "bench/README.md"], "# Title\n")
+    for name, page in pages.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(page, encoding="utf-8")
+    return folder
+
+
+def test_a_site_whose_making_is_killed_twice_is_made_whole_by_the_next_call(tmp_path):
+    command = ["make", "--assume-old=setup", "site", f"VENV={Path(sys.executable).parent}"]
+
+    def make(course: Path, until: str | None = None) -> None:
+        """Make the site, or kill that as soon as there's a file or folder."""
+        running = subprocess.Popen(command, cwd=course, stdout=subprocess.DEVNULL, start_new_session=True)
+        while until and not (course / "site" / until).exists():
+            assert running.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        if until:
+            os.killpg(running.pid, signal.SIGKILL)
+        assert running.wait() == (-signal.SIGKILL if until else 0)
+
+    def files(course: Path) -> dict[Path, bytes]:
+        html = course / "site/_build/html"
+        for_readers = [path for path in html.iterdir() if not path.name.startswith(".")]
+        found = [file for path in for_readers for file in [path, *path.rglob("*")] if file.is_file()]
+        return {file.relative_to(html): file.read_bytes() for file in found}
+
+    undisturbed, killed = (small_site(tmp_path / name) for name in ("undisturbed", "killed"))
+    make(undisturbed)
+    make(killed, until="chapters")  # the pages are being laid side by side
+    make(killed, until="_build/html/chapters/00_made.html")  # they are being written
+    assert not (killed / "site/_build/html/_static/sections.js").exists(), "it's written last"
+    make(killed)
+    assert files(killed) == files(undisturbed) and len(files(killed)) > 20

@@ -1,6 +1,6 @@
 // What scrolls inside itself can be reached, and scrolled, with the keyboard; what doesn't is no stop on the way.
 function markScrolling() {
-  const boxes = [...document.querySelectorAll("pre, .cell_output, .table-wrapper")];
+  const boxes = [...document.querySelectorAll("pre, .cell_output, .table-wrapper, p:has(> img)")];
   const scrolling = new Set(boxes.filter((box) => box.scrollWidth > box.clientWidth)); // all read before any is written
   for (const box of boxes) {
     if (scrolling.has(box)) box.tabIndex = 0;
@@ -64,6 +64,7 @@ document.addEventListener("DOMContentLoaded", () => {
   tick();
   markScrolling();
 });
+addEventListener("load", markScrolling); // pictures have their width
 addEventListener("resize", markScrolling);
 document.addEventListener("toggle", markScrolling, true); // a fold
 
