@@ -106,7 +106,7 @@ def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
     whole = training.tokenizer(judged[0], truncation=True, max_length=512)["input_ids"]
     wrong = np.flatnonzero(training.logits(whole).argmax(axis=1) != judged[1])
     in_pieces = None
-    if group == "flagship" or recipe == PLAIN:
+    if recipe in (PLAIN, FLAGSHIP):
         in_pieces = int((training.votes(TRIAL_ROWS).argmax(axis=1) == judged[1]).sum())
     log = training.log
     return {
