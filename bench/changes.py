@@ -17,6 +17,7 @@ machine does, and what it takes does: `--time` lets all recipes of a group take 
 import argparse
 import itertools
 import json
+import math
 import statistics
 from dataclasses import asdict, replace
 
@@ -146,7 +147,8 @@ def compare(trials: list[dict], usual: list[dict]) -> dict:
     """Return the mean difference in accuracy between two recipes, its 95 % interval, and a verdict.
 
     The interval is over reviews: a bootstrap of the trial reviews, each with its mean over the seeds. `luck` is how
-    far two seeds of the usual recipe are apart, on average; a smaller difference shows nothing.
+    far two seeds of the usual recipe are apart, on average: a smaller difference shows nothing, and beside a single
+    seed none does.
     """
 
     def share(runs: list[dict]) -> np.ndarray:
@@ -159,7 +161,7 @@ def compare(trials: list[dict], usual: list[dict]) -> dict:
     drawn = np.random.default_rng(0).integers(TRIAL_ROWS, size=(2000, TRIAL_ROWS))
     low, high = np.percentile(gain[drawn].mean(axis=1), [2.5, 97.5])
     pairs = itertools.combinations([one["right"] / TRIAL_ROWS for one in usual], 2)
-    luck = statistics.mean([abs(a - b) for a, b in pairs] or [0.0])
+    luck = statistics.mean([abs(a - b) for a, b in pairs] or [math.inf])
     clear = (low > 0 or high < 0) and abs(gain.mean()) > luck
     verdict = "no difference shown" if not clear else "better" if gain.mean() > 0 else "worse"
     return {"gain": float(gain.mean()), "low": float(low), "high": float(high), "luck": luck, "verdict": verdict}
@@ -189,7 +191,10 @@ def table(trials: list[dict], seconds: dict[str, float], group: str) -> str:
         cells = [label, reached, between, found["verdict"], in_pieces, time]
         if runs is usual:
             low, high = binomtest(usual[0]["right"], TRIAL_ROWS).proportion_ci(method="wilson")
-            cells[2:4] = [f"one seed: {low:.1%} to {high:.1%}", f"two seeds: {found['luck']:.1%} apart"]
+            cells[2:4] = [
+                f"one seed: {low:.1%} to {high:.1%}",
+                f"two seeds: {found['luck']:.1%} apart" if len(runs) > 1 else "–",
+            ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace("%", " %")
 
