@@ -52,19 +52,22 @@ def test_the_table_of_answers_is_that_of_its_file():
     assert answers.table(results) in (bench.HERE / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_tables_of_changes_are_those_of_their_file():
+    """And the flagship is the recipe of chapter 05."""
+    readme = (bench.HERE / "README.md").read_text(encoding="utf-8")
+    assert [group for group in changes.GROUPS if changes.table(changes.recorded(), group) not in readme] == []
+    assert asdict(changes.FLAGSHIP) == asdict(bench.OURS) | {"label": "flagship", "grouped": False}
+
+
 def test_a_change_counts_only_beyond_the_luck_of_reviews_and_of_seeds():
-    usual = [{"right": changes.TRIAL_ROWS - 300, "wrong": list(range(start, start + 300))} for start in (0, 10, 20)]
-    assert changes.compare(usual, usual)["verdict"] == "no difference shown"
-    better = [{"right": changes.TRIAL_ROWS - 150, "wrong": list(range(150))}] * 3
-    found = changes.compare(better, usual)
-    assert found["verdict"] == "better" and found["low"] < found["gain"] < found["high"]
-    unlucky = [{**one, "right": one["right"] - shift} for one, shift in zip(usual, (0, 200, 400), strict=True)]
-    assert changes.compare(better, unlucky)["verdict"] == "no difference shown", "seeds differ by more"
+    def run(first, wrong):
+        return {"right": changes.TRIAL_ROWS - wrong, "wrong": list(range(first, first + wrong))}
 
-
-def test_no_trial_trains_on_a_review_that_decides():
-    texts, _ = bench.load_reviews("train", 10**6)
-    longest = max(recipe.reviews for group in changes.GROUPS.values() for recipe in group)
-    decide, labels = changes.trial_reviews()
-    assert longest == changes.TRAINED_ON and len(decide) == len(labels) == changes.TRIAL_ROWS
-    assert not {*texts[:longest]} & {*decide}
+    usual, better = [run(0, 300), run(10, 310)], [run(0, 150)]
+    luck = changes.luck_of_seeds([usual, better])
+    assert luck == 10 / changes.TRIAL_ROWS and changes.luck_of_seeds([better]) == float("inf")
+    found = changes.compare(better, usual, luck)
+    assert found["verdict"] == "better" and 0 < found["low"] < found["gain"] < found["high"]
+    assert changes.compare(usual, better, luck)["verdict"] == "worse"
+    assert changes.compare(better, usual, luck=found["gain"])["verdict"] == "no difference shown"
+    assert changes.compare([run(1700, 299)], [run(0, 300)], luck=0)["verdict"] == "no difference shown"
