@@ -285,27 +285,39 @@ def count_words(rows: int) -> dict:
     return {"label": "TF-IDF + logistic regression", "reviews": len(texts), "seconds": seconds, **graded}
 
 
+def frozen_encoder(cut: str, first: bool = False):
+    """Return a function that reads texts, cut to a number of tokens on one side, with the pretrained encoder.
+
+    It returns the means of the outputs, or the first token's, rows × 384, and how many tokens it computed and how many
+    of them were no padding.
+    """
+    tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT, truncation_side=cut)
+    encoder = load_model().distilbert.eval()
+
+    def read(texts: list[str], length: int) -> tuple[np.ndarray, int, int]:
+        ids, computed = tokenizer(texts, truncation=True, max_length=length)["input_ids"], 0
+
+        def summarize(batch):
+            nonlocal computed
+            computed += batch["input_ids"].numel()
+            mask, outputs = batch["attention_mask"].unsqueeze(-1), encoder(**batch).last_hidden_state
+            return outputs[:, 0] if first else (outputs * mask).sum(dim=1) / mask.sum(dim=1)
+
+        return in_batches(tokenizer, ids, summarize), computed, sum(map(len, ids))
+
+    return read
+
+
 def freeze_encoder(rows: int) -> dict:
     """Return the cost and accuracy of logistic regression on the frozen encoder's mean vectors of 384 numbers."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT, truncation_side=OURS.cut)
-    encoder, read = load_model().distilbert.eval(), 0
-
-    def mean_vectors(batch):
-        nonlocal read
-        read += batch["input_ids"].numel()
-        mask = batch["attention_mask"].unsqueeze(-1)
-        return (encoder(**batch).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
-
-    def vectors(texts):
-        ids = tokenizer(texts, truncation=True, max_length=OURS.tokens)["input_ids"]
-        return in_batches(tokenizer, ids, mean_vectors)
-
+    read = frozen_encoder(OURS.cut)
     (texts, labels), (judged, judged_labels) = load_reviews("train", rows), load_reviews("test", ALL)
     start = time.perf_counter()
-    line = LogisticRegression(C=10, max_iter=1000).fit(vectors(texts), labels)
+    vectors, tokens, _ = read(texts, OURS.tokens)
+    line = LogisticRegression(C=10, max_iter=1000).fit(vectors, labels)
     result = {"label": "frozen encoder + logistic regression", "reviews": len(texts)}
-    result |= {"seconds": round(time.perf_counter() - start, 1), "tokens": read}
-    return result | grade(line.predict(vectors(judged)), judged_labels)
+    result |= {"seconds": round(time.perf_counter() - start, 1), "tokens": tokens}
+    return result | grade(line.predict(read(judged, OURS.tokens)[0]), judged_labels)
 
 
 OTHERS = {"counting": count_words, "frozen": freeze_encoder}

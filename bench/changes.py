@@ -39,6 +39,7 @@ TRAINED_ON, TRIAL_ROWS = 17000, 2000  # of the training file's 19,920 reviews: t
 EARLY_ROWS = 500
 TURNS, STEPS = 5, 16  # of each recipe, to time it; the first turn only warms up
 PLAIN = bench.Recipe("plain", 4000, tokens=128, cut="left", rate=5e-5, warmup=0.1)
+FIRST_TOKEN = replace(PLAIN, label="the first token's output", frozen=6)
 FLAGSHIP = replace(bench.OURS, label="flagship", grouped=False)
 GROUPS = {
     "plain": [
@@ -73,7 +74,7 @@ GROUPS = {
     ],
     "head only": [
         replace(PLAIN, label="mean of the outputs", frozen=6),
-        replace(PLAIN, label="the first token's output", frozen=6),
+        FIRST_TOKEN,
     ],
 }
 
@@ -141,27 +142,16 @@ def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
 def train_head(recipe: bench.Recipe) -> dict:
     """Fit a logistic regression on the frozen encoder's mean outputs, or on its first token's; return as `run` does."""
     (texts, labels), (judged, judged_labels) = bench.load_reviews("train", recipe.reviews), trial_reviews()
-    tokenizer = bench.transformers.AutoTokenizer.from_pretrained(bench.CHECKPOINT, truncation_side=recipe.cut)
-    encoder, read = bench.load_model().distilbert.eval(), {"tokens": 0, "real": 0}
-
-    def summarize(batch):
-        mask, outputs = batch["attention_mask"].unsqueeze(-1), encoder(**batch).last_hidden_state
-        read["tokens"] += mask.numel()
-        read["real"] += int(mask.sum())
-        return outputs[:, 0] if "first" in recipe.label else (outputs * mask).sum(dim=1) / mask.sum(dim=1)
-
-    def vectors(texts, length):
-        return bench.in_batches(tokenizer, tokenizer(texts, truncation=True, max_length=length)["input_ids"], summarize)
-
-    line = LogisticRegression(C=10, max_iter=1000).fit(vectors(texts, recipe.tokens), labels)
-    log = dict(read)
-    wrong = np.flatnonzero(line.predict(vectors(judged, 512)) != judged_labels)
+    read = bench.frozen_encoder(recipe.cut, first=recipe == FIRST_TOKEN)
+    vectors, tokens, real = read(texts, recipe.tokens)
+    line = LogisticRegression(C=10, max_iter=1000).fit(vectors, labels)
+    wrong = np.flatnonzero(line.predict(read(judged, 512)[0]) != judged_labels)
     return {
         "group": "head only",
         "seed": None,
         "recipe": asdict(recipe),
-        "tokens": log["tokens"],
-        "padding": round(1 - log["real"] / log["tokens"], 4),
+        "tokens": tokens,
+        "padding": round(1 - real / tokens, 4),
         "rows": TRIAL_ROWS,
         "right": TRIAL_ROWS - len(wrong),
         "right_in_pieces": None,
@@ -257,17 +247,21 @@ def main() -> None:
         for group in [group for group in groups if group != "head only"]:
             keep("seconds", {"group": group, "machine": bench.describe_machine(), "seconds": take_turns(group)})
     elif not args.table:
-        wanted = [(group, recipe, seed) for seed in SEEDS[: args.seeds] for group in groups for recipe in GROUPS[group]]
+        wanted = [
+            (group, recipe, None if group == "head only" else seed)
+            for seed in SEEDS[: args.seeds]
+            for group in groups
+            for recipe in GROUPS[group]
+        ]
         if "flagship" in groups and args.seeds >= len(SEEDS):
             wanted += [("flagship", FLAGSHIP, seed) for seed in MORE_SEEDS]
         for group, recipe, seed in wanted:
-            if group == "head only":
-                seed = None
             have = [(one["group"], one["recipe"], one["seed"]) for one in recorded()["trials"]]
             if args.label in recipe.label and (group, asdict(recipe), seed) not in have:
                 keep("trials", run(group, recipe, seed) if seed else train_head(recipe))
+    kept = recorded()
     for group in groups:
-        print(f"\n{group}\n\n{table(recorded(), group)}")
+        print(f"\n{group}\n\n{table(kept, group)}")
 
 
 if __name__ == "__main__":

@@ -71,3 +71,12 @@ def test_a_change_counts_only_beyond_the_luck_of_reviews_and_of_seeds():
     assert changes.compare(usual, better, luck)["verdict"] == "worse"
     assert changes.compare(better, usual, luck=found["gain"])["verdict"] == "no difference shown"
     assert changes.compare([run(1700, 299)], [run(0, 300)], luck=0)["verdict"] == "no difference shown"
+    assert changes.compare(usual, usual, luck)["verdict"] == "no difference shown"
+
+
+def test_no_trial_trains_on_a_review_that_decides():
+    texts, _ = bench.load_reviews("train", 10**6)
+    longest = max(recipe.reviews for group in changes.GROUPS.values() for recipe in group)
+    decide, labels = changes.trial_reviews()
+    assert longest == changes.TRAINED_ON and len(decide) == len(labels) == changes.TRIAL_ROWS
+    assert not {*texts[:longest]} & {*decide}
