@@ -44,7 +44,7 @@ slides: setup  ## make a deck of each chapter, in site/_build/html/slides
 bench: setup  ## measure recipes side by side, in over an hour; make bench CURVE=--curve: the learning curves
 	@$(VENV)/python bench/bench.py $(CURVE)
 
-changes: setup  ## measure one change at a time, three seeds each, some five minutes a trial: make changes CHANGES="--only plain"
+changes: setup  ## measure one change at a time, three seeds each, some ten minutes a trial: make changes CHANGES="--only plain"
 	@$(VENV)/python bench/changes.py $(CHANGES)
 
 gpu: setup  ## run the full edition on this machine's GPU, then measure: make gpu GPU="--seconds 3600 --chapters 2400 --each 1800"
