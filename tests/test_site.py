@@ -196,6 +196,7 @@ def test_a_fault_of_a_deck_is_seen(page, site, fault):
 @pytest.mark.parametrize("name", ["05_train", "08_hub", "17_when_it_breaks"])
 def test_a_printed_deck_has_each_slide_whole(page, site, name):
     page.goto(f"{site}/slides/{name}.html?print-pdf")
+    page.wait_for_selector(".pdf-page", state="attached")  # while reveal.js moves the slides into pages, it counts none
     page.wait_for_function("document.querySelectorAll('.pdf-page').length === Reveal.getTotalSlides()")
     printed = page.locator(".pdf-page > section")
     page.locator("aside.notes").evaluate_all("notes => notes.forEach(note => note.remove())")
