@@ -98,6 +98,22 @@ def trial_reviews() -> tuple[list[str], np.ndarray]:
     return [texts[row] for row in rows], labels[rows]
 
 
+def trial(group: str, recipe: bench.Recipe, seed: int | None, tokens: int, real: int, wrong: np.ndarray) -> dict:
+    """Return what the file keeps of every trial; `real` counts the tokens that are no padding."""
+    return {
+        "group": group,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "machine": bench.describe_machine(),
+        "tokens": tokens,
+        "padding": round(1 - real / tokens, 4),
+        "rows": TRIAL_ROWS,
+        "right": TRIAL_ROWS - len(wrong),
+        "right_in_pieces": None,
+        "wrong": wrong.tolist(),
+    }
+
+
 def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
     """Train by a recipe; return its settings, what it cost, and which trial reviews it got wrong, by number.
 
@@ -119,21 +135,13 @@ def run(group: str, recipe: bench.Recipe, seed: int) -> dict:
     in_pieces = None
     if recipe in (PLAIN, FLAGSHIP):
         in_pieces = int((training.votes(TRIAL_ROWS).argmax(axis=1) == judged[1]).sum())
-    log = training.log
-    return {
-        "group": group,
-        "seed": seed,
-        "recipe": asdict(recipe),
-        "tokens": log["tokens"],
-        "padding": round(1 - log["real"] / log["tokens"], 4),
-        "operations": log["operations"],
-        "rows": TRIAL_ROWS,
-        "right": TRIAL_ROWS - len(wrong),
+    more = {
+        "operations": training.log["operations"],
         "right_in_pieces": in_pieces,
         "losses": [round(float(part.mean()), 4) for part in np.array_split(losses, 20)],
         "accuracies": accuracies,
-        "wrong": wrong.tolist(),
     }
+    return trial(group, recipe, seed, training.log["tokens"], training.log["real"], wrong) | more
 
 
 def train_head(recipe: bench.Recipe) -> dict:
@@ -143,17 +151,7 @@ def train_head(recipe: bench.Recipe) -> dict:
     vectors, tokens, real = read(texts, recipe.tokens)
     line = LogisticRegression(C=10, max_iter=1000).fit(vectors, labels)
     wrong = np.flatnonzero(line.predict(read(judged, 512)[0]) != judged_labels)
-    return {
-        "group": "head only",
-        "seed": None,
-        "recipe": asdict(recipe),
-        "tokens": tokens,
-        "padding": round(1 - real / tokens, 4),
-        "rows": TRIAL_ROWS,
-        "right": TRIAL_ROWS - len(wrong),
-        "right_in_pieces": None,
-        "wrong": wrong.tolist(),
-    }
+    return trial("head only", recipe, None, tokens, real, wrong)
 
 
 def take_turns(group: str) -> dict[str, float]:

@@ -198,6 +198,8 @@ def main() -> int:
         print(f"data: not prepared: {problem}", file=sys.stderr)
         return 1
     except OSError as problem:
+        # A file that could not be written cannot be closed either, which Python 3.13 would add in words of its own.
+        sys.unraisablehook = lambda _: None
         advice = "it takes 250 MB in a folder that you may write to; make room or move, and run the same command again"
         print(f"data: not prepared: {problem}; {advice}.", file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,11 +36,9 @@ def hub_reachable(seconds: float = 3.0) -> bool:
     port = hub.port or (443 if hub.scheme == "https" else 80)
 
     def connect() -> None:
-        try:
+        with suppress(OSError):
             socket.create_connection((hub.hostname, port), timeout=seconds).close()
             answered.set()
-        except OSError:
-            pass
 
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
@@ -101,6 +100,7 @@ def describe() -> None:
     datasets.disable_progress_bars()  # loading takes under a second; the bars that matter are the Trainer's
     transformers.utils.logging.disable_progress_bar()
     show_load_reports(False)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a compiler without a GPU
     plt.style.use(["tableau-colorblind10", HERE / "course.mplstyle"])
 
     device = "cpu" if USE_CPU else torch.accelerator.current_accelerator(check_available=True) or "cpu"

@@ -79,7 +79,7 @@ THREAD = "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthr
 CHILD = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'raise SystemExit(\"lost\")'])"
 DIES = "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()"
 LATE = "import threading\nthreading.Timer(0.05, lambda: 1 / 0).start()"
-MUCH = "held = bytes([1]) * 2_600_000_000\ndel held"
+MUCH = "held = bytes([1]) * 3_000_000_000\ndel held"
 IMPORT = "from IPython.display import clear_output, display\n"
 UPDATED = IMPORT + "shown = display('as saved', display_id=True)\nshown.update('another')"
 CLEARED = IMPORT + "print('as saved')\nclear_output()"
