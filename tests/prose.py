@@ -78,8 +78,8 @@ def measured(name: str) -> frozenset[Decimal]:
 
 
 def shown_by(cell) -> str:
-    """Return what a code cell shows: its code and its outputs."""
-    texts = [cell.source]
+    """Return what a code cell shows: its code, without seeds, which no sentence is about, and its outputs."""
+    texts = [re.sub(r"(seed[=(]|random_state=|default_rng\()\d+", "", cell.source)]
     for output in cell.outputs:
         data = output.get("data", {})
         texts += [output.get("text", ""), output.get("evalue", "")]
