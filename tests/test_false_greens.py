@@ -19,6 +19,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from conftest import MOST_MEMORY
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -79,7 +81,7 @@ THREAD = "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\nthr
 CHILD = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'raise SystemExit(\"lost\")'])"
 DIES = "import os, threading\nthreading.Timer(0.05, os._exit, [1]).start()"
 LATE = "import threading\nthreading.Timer(0.05, lambda: 1 / 0).start()"
-MUCH = "held = bytes([1]) * 3_000_000_000\ndel held"
+MUCH = f"held = bytes([1]) * {1e9 * MOST_MEMORY + 1e8:.0f}\ndel held"  # a tenth of a GB too much
 IMPORT = "from IPython.display import clear_output, display\n"
 UPDATED = IMPORT + "shown = display('as saved', display_id=True)\nshown.update('another')"
 CLEARED = IMPORT + "print('as saved')\nclear_output()"
