@@ -47,7 +47,7 @@ class Data:
 
     train_file: str | None = HfArg(default=None, help=".csv, .jsonl or .parquet")
     validation_file: str | None = HfArg(default=None, help="chooses the best epoch")
-    test_file: str | None = HfArg(default=None, help="is scored once, at the end")
+    test_file: str | None = HfArg(default=None, help="scored after training")
     dataset_name: str | None = HfArg(default=None, help="a data set's name or folder")
     text_column: str = HfArg(default="text", help="where the texts are")
     label_column: str = HfArg(default="label", help="where the classes are")
@@ -106,8 +106,10 @@ def load(data: Data, seed: int) -> dict[str, pd.DataFrame]:
         splits[split] = rows.astype(str).apply(lambda column: column.str.strip())
         if holes := [*rows.index[(rows.isna() | (splits[split] == "")).any(axis=1)] + 1]:
             raise ValueError(f"{split} lacks a text or a label in rows {holes[:9]}: fill or remove them")
-    if "train" not in splits or min(map(len, splits.values())) == 0:
-        raise ValueError("There are no rows: give --train_file or --dataset_name with some")
+    if "train" not in splits:
+        raise ValueError("There are no rows to learn from: give --train_file or --dataset_name")
+    if empty := [split for split, rows in splits.items() if rows.empty]:
+        raise ValueError(f"There are no rows for {empty}: give a file that has some")
     counts = splits["train"]["label"].value_counts()
     if len(counts) < 2:
         raise ValueError(f"train has only the class {[*counts.index]}: a classifier needs two or more")
@@ -150,11 +152,11 @@ def resume(data: Data, args: hf.TrainingArguments, facts: dict[str, str]) -> tup
         return data.model_name, None, True
     before = json.loads((saved / "config.json").read_text(encoding="utf-8")).get("finetune", {})
     if other := [name for name in facts if facts[name] != before.get(name)]:
-        raise ValueError(f"{saved} is of another run, with other {', '.join(other)}: {advice}")
+        raise ValueError(f"{saved} is from another run, with other {', '.join(other)}: {advice}")
     if state["global_step"] < state["max_steps"]:
-        print(f"{saved} is where training goes on")
+        print(f"Training goes on from {saved}")
         return data.model_name, saved, True
-    print(f"{saved} is the end of training")
+    print(f"Training ended at {saved}")
     best = args.load_best_model_at_end and state["best_global_step"]
     return folder / f"checkpoint-{best}" if best else saved, saved, False
 
@@ -243,7 +245,7 @@ def look(splits: dict[str, pd.DataFrame], tokenizer) -> list[str]:
     train, test = splits["train"], splits["test"]
     lengths = np.array([len(ids) for ids in tokenizer([*train["text"]])["input_ids"]])
     cut = f"{np.mean(lengths > limit):.1%} of the texts are cut to {limit}"
-    lines += [f"tokens     {np.median(lengths):6.0f} in a middle text, {lengths.max()} at most: {cut}"]
+    lines += [f"tokens     {np.median(lengths):6.0f} in the median text, {lengths.max()} at most: {cut}"]
     tfidf = feature_extraction.text.TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]")
     counting = pipeline.make_pipeline(tfidf, linear_model.LogisticRegression(C=10, max_iter=1000))
     guesses = counting.fit(train["text"], train["label"]).predict(test["text"])
@@ -257,7 +259,7 @@ def tell(splits: dict[str, pd.DataFrame], names: list[str], sure: np.ndarray) ->
     lines = [f"this model:     {judge(test['label'], test['guess'])}"]
     lines += [f"{len(test)} held-out rows; in brackets: 95 % intervals"]
     if known := test["text"].isin(splits["train"]["text"]).sum():
-        lines += [f"{known} of these texts are training rows too: new ones will be harder"]
+        lines += [f"{known} of these texts are training rows too: the score flatters"]
     table = pd.crosstab(test["label"], test["guess"], rownames=["label"], colnames=["answer"])
     lines += ["", table.reindex(index=names, columns=names, fill_value=0).to_string(), "", "worst mistakes:"]
     for row in test[test["label"] != test["guess"]].nsmallest(5, "truth_got").itertuples():
