@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from base64 import b64decode
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -149,10 +150,20 @@ def code_and_results(cell, fragment: bool) -> list[Part]:
     return parts
 
 
+def at_headings(notebook) -> Iterator:
+    """Yield the cells; of one that answers a question before its heading, the answer comes first, for the speaker."""
+    for cell in notebook.cells:
+        answer, heading, text = cell.source.partition("\n\n## ")
+        if cell.cell_type == "markdown" and heading:
+            yield new_markdown_cell(answer)
+            cell.source = f"## {text}"
+        yield cell
+
+
 def chosen(notebook) -> list[Slide]:
     """Return the slides that the author of a chapter chose."""
     slides, title, opens, speaks = [], "", False, False
-    for cell in notebook.cells:
+    for cell in at_headings(notebook):
         prose = cell.cell_type == "markdown"
         kind = cell.metadata.get("slideshow", {}).get("slide_type", "skip").replace("subslide", "slide")
         if prose and (heading := re.match(r"#{1,3} (.*)", cell.source)):

@@ -47,12 +47,21 @@ CHAPTERS = [f"chapters/{path.stem}" for path in chapters()]
 PAGES = ["index", "teaching", "glossary", "search", *CHAPTERS]
 
 
+# A wide element widens the page, or the page cuts it off, unless something around it scrolls.
+BEYOND_THE_EDGE = """[...document.querySelectorAll("article *")].filter(box => {
+    for (let around = box; around.tagName !== "ARTICLE"; around = around.parentElement)
+        if (/auto|scroll/.test(getComputedStyle(around).overflowX)) return false;
+    return box.checkVisibility() && box.getBoundingClientRect().right > innerWidth + 1;
+}).map(box => box.outerHTML.slice(0, 200))"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_of_the_site_is_on_no_screen_wider_than_it(page, site, name):
     page.goto(f"{site}/{name}.html")
     for width in (320, 768, 1024, 1366, 1920):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+        assert page.evaluate(BEYOND_THE_EDGE) == [], width
     assert all(url.startswith(("file:", "data:")) for url in page.asked), "the site asks another host"
 
 
