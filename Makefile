@@ -1,6 +1,5 @@
 PYTHON ?= python3
 VENV := .venv/bin
-CHAPTER ?= $(NB)
 LANES ?= 2
 ACCEPTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
@@ -64,8 +63,8 @@ newest: setup  ## run the tests with the newest packages: make newest TESTS=note
 mutants: setup  ## break the course on purpose, and count what the tests notice: make mutants MUTANTS=40 SEED=1
 	@$(VENV)/python tests/mutants.py $(or $(MUTANTS),40) $(or $(SEED),1)
 
-clean:  ## remove what runs made, and the prepared data and .venv
-	rm -rf runs .venv site/_build site/chapters site/data site/bench site/teaching.md site/map.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
+clean:  ## remove what runs and `make gpu` made, the prepared data and .venv
+	rm -rf runs .gpu .venv site/_build site/chapters site/data site/bench site/teaching.md site/map.md data/imdb data/rotten_tomatoes data/distilbert-mini data/.lock data/.making-*
 
 setup: writable .venv/complete
 	@echo "setup: the packages of requirements.txt are installed"

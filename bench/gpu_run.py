@@ -12,6 +12,7 @@ hold; the cell then goes on. The folder gets red.md (every red cell with its out
 """
 
 import argparse
+import atexit
 import json
 import lzma
 import os
@@ -44,17 +45,12 @@ def load_weights() -> dict:
     return {name: tensor.float() for name, tensor in load(plain).items()}
 
 
-def make_data(data: Path, rows: int | None = None) -> None:
-    """Lay out the data as data/prepare.py does, the model in 32 bits; about `rows` of each file, if given."""
-    import pyarrow.parquet as pq
+def make_data(data: Path) -> None:
+    """Lay out the data as data/prepare.py does, the model in 32 bits."""
     from transformers import DistilBertConfig, DistilBertModel
 
     for name in ("imdb", "rotten_tomatoes"):
-        (data / name).mkdir(parents=True)
-        for file in (PACKED / name).glob("*.parquet"):
-            table = pq.read_table(file)
-            step = max(1, len(table) // rows) if rows else 1
-            pq.write_table(table.take(list(range(0, len(table), step))), data / name / file.name)
+        shutil.copytree(PACKED / name, data / name)
     model = DistilBertModel(DistilBertConfig.from_pretrained(PACKED))
     model.load_state_dict(load_weights())
     model.save_pretrained(data / "distilbert-mini")
@@ -167,29 +163,33 @@ def run_chapters(checkout: Path, numbers: list[str], workers: int, limits: tuple
     rank = {number: place for place, number in enumerate(SLOW)}
     waiting = sorted(chapters, key=lambda path: (path.stem in needs, rank.get(path.stem[:2], len(rank)), path.stem))
     running = {}
-    while waiting or running:
-        left = whole - (time.monotonic() - begun)
-        for path, process in list(running.items()):
-            if process.poll() is not None or left < -10:
-                end(process)
-                del running[path]
-                told = report(out, chapters)
-                state = next((one for one in told if one["chapter"] == path.stem), {"state": "no word", "red": []})
-                said = f"{state['state']}, {len(state['red'])} red notes"
-                print(f"{time.monotonic() - begun:5.0f} s  {path.stem}: {said}", flush=True)
-        training = any(path.stem.startswith("05") for path in [*running, *waiting])
-        ready = [path for path in waiting if not (training and path.stem in needs)]
-        if left < 15:
-            waiting = []
-        elif ready and len(running) < workers:
-            path = ready[0]
-            waiting.remove(path)
-            env = os.environ | {"COURSE_UNMET": str(path.with_suffix(".unmet"))}
-            command = [sys.executable, __file__, "--chapter", str(path), "--seconds", str(min(each, left))]
-            log = path.with_suffix(".log").open("w", encoding="utf-8")
-            running[path] = subprocess.Popen(command, env=env, start_new_session=True, stdout=log, stderr=log)
-            continue
-        time.sleep(0.3)
+    try:
+        while waiting or running:
+            left = whole - (time.monotonic() - begun)
+            for path, process in list(running.items()):
+                if process.poll() is not None or left < -10:
+                    end(process)
+                    del running[path]
+                    told = report(out, chapters)
+                    state = next((one for one in told if one["chapter"] == path.stem), {"state": "no word", "red": []})
+                    said = f"{state['state']}, {len(state['red'])} red notes"
+                    print(f"{time.monotonic() - begun:5.0f} s  {path.stem}: {said}", flush=True)
+            training = any(path.stem.startswith("05") for path in [*running, *waiting])
+            ready = [path for path in waiting if not (training and path.stem in needs)]
+            if left < 15:
+                waiting = []
+            elif ready and len(running) < workers:
+                path = ready[0]
+                waiting.remove(path)
+                env = os.environ | {"COURSE_UNMET": str(path.with_suffix(".unmet"))}
+                command = [sys.executable, __file__, "--chapter", str(path), "--seconds", str(min(each, left))]
+                log = path.with_suffix(".log").open("w", encoding="utf-8")
+                running[path] = subprocess.Popen(command, env=env, start_new_session=True, stdout=log, stderr=log)
+                continue
+            time.sleep(0.3)
+    finally:
+        for process in running.values():
+            end(process)
     told = report(out, chapters)
     missing = [path.stem for path in chapters if path.stem not in {chapter["chapter"] for chapter in told}]
     print(f"{sum(len(chapter['cells']) for chapter in told)} cells ran; not started: {missing or 'none'}", flush=True)
@@ -218,7 +218,9 @@ def main() -> None:
 
     begun, out = time.monotonic(), args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it started is ended, too
     scratch = Path(tempfile.mkdtemp(prefix="course-gpu-")).resolve()
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     if (PACKED / "site.tar.xz").exists() and not args.rehearse:
         with tarfile.open(PACKED / "site.tar.xz") as archive:
             archive.extractall(scratch / "site", filter="data")
@@ -230,7 +232,7 @@ def main() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    make_data(scratch / "data", rows=200 if args.rehearse else None)
+    make_data(scratch / "data")
     print(f"{time.monotonic() - begun:5.0f} s  unpacked into {scratch}", flush=True)
     usual = dict(os.environ)
     if args.chapters:
@@ -263,9 +265,10 @@ def main() -> None:
         try:
             measuring.wait(timeout=max(1, left + QUIET / 2))
         except subprocess.TimeoutExpired:
+            print("bench/gpu.py did not end in time and was stopped", flush=True)
+        finally:
             end(measuring)
     print((out / "gpu.log").read_text(encoding="utf-8")[-6000:], flush=True)
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ PACKAGES = """alembic asttokens colorlog comm datasets defusedxml dill evaluate 
     httpcore2 httpx2 huggingface-hub ipykernel ipython ipython-pygments-lexers ipywidgets jsonschema
     jsonschema-specifications jupyter-client jupyter-core mako matplotlib-inline multiprocess nbclient nbformat
     nest-asyncio2 nltk optuna peft pexpect platformdirs prompt-toolkit ptyprocess pure-eval pyzmq referencing
-    rouge-score rpds-py sqlalchemy stack-data tornado traitlets transformers truststore wcwidth""".split()
+    rouge-score rpds-py sqlalchemy stack-data tokenizers tornado traitlets transformers truststore wcwidth""".split()
 # Scripts, compiled copies of what is there in Python too, and what transformers generates its models from.
 LEFT_OUT = re.compile(r"\.data/|_cy\.c|_wcwidth_c|transformers/models/\w+/(modular|convert)_")
 PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (12, 17, 24, 26, 27, 28, 31, 34, 35)]
@@ -86,7 +86,8 @@ def pack_packages(target: Path, wheels: Path, site: Path) -> None:
             continue  # of an earlier time
         with zipfile.ZipFile(wheel) as files:
             files.extractall(site, [name for name in files.namelist() if not LEFT_OUT.search(name)])
-    far = [{"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 2**26}]  # the models' files resemble each other
+    # For machine code; and with a large window, since the models' files resemble each other.
+    far = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**27}]
     with lzma.open(target, "wb", filters=far) as file, tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(site, ".")
 
