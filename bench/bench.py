@@ -147,7 +147,7 @@ class FineTuning:
     """One recipe under way: it trains for a turn, keeps its own random numbers, and can be taken up later."""
 
     def __init__(self, name: str, recipe: Recipe, seed: int = 42, judged: tuple[list[str], np.ndarray] | None = None):
-        """Read the data, make the model, fix the order of the batches; take up what an earlier call left.
+        """Read the data, make the model, fix the order of the batches; take up what an earlier call left of the recipe.
 
         `judged`: the reviews and labels that decide, else held-out ones. The seed is that of head, order and dropout.
         """
@@ -172,8 +172,8 @@ class FineTuning:
         self.twin, self.counted = copy.deepcopy(self.model).to("meta"), {}
         self.log = {"steps": 0, "seconds": 0.0, "tokens": 0, "real": 0, "operations": 0, "rates": [], "curve": []}
         self.random = torch.get_rng_state()
-        if self.file.exists():
-            saved = torch.load(self.file, weights_only=True)
+        saved = torch.load(self.file, weights_only=True) if self.file.exists() else {}
+        if saved.get("recipe") == asdict(recipe):  # else it was changed since
             for name in ("model", "optimizer", "schedule"):
                 getattr(self, name).load_state_dict(saved[name])
             self.log, self.random = saved["log"], saved["random"]
@@ -253,7 +253,8 @@ class FineTuning:
         self.log["curve"].append([round(self.log["seconds"], 1), graded["accuracy"]])
         self.log["graded"] = graded
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "schedule")}
-        save(self.file, lambda file: torch.save({**state, "log": self.log, "random": self.random}, file))
+        state |= {"recipe": asdict(self.recipe), "log": self.log, "random": self.random}
+        save(self.file, lambda file: torch.save(state, file))
 
     def result(self) -> dict:
         """Return what the finished run cost and reached."""
@@ -399,8 +400,7 @@ def measure_curve() -> dict:
     """Return the learning curves of TF-IDF and of the course's recipe, and the long run on all reviews."""
     sizes = [*SIZES, LONG.reviews]
     counting = [once(f"counting-{rows}", lambda rows=rows: count_words(rows)) for rows in sizes]
-    runs = {"long": LONG} | CURVE
-    ours = {name: once(name, lambda name=name: fine_tune({name: runs[name]})[name]) for name in runs}
+    ours = {name: fine_tune({name: recipe})[name] for name, recipe in ({"long": LONG} | CURVE).items()}
     return {"counting": counting, "long": ours.pop("long"), "ours": list(ours.values())}
 
 
@@ -427,6 +427,7 @@ def table(results: dict) -> str:
 
 def main() -> None:
     """Do what the command line asks for."""
+    global UNFINISHED
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -439,6 +440,7 @@ def main() -> None:
         sys.exit("bench: bench/results.json holds no recipes yet; run `make bench` first.")
     if not args.table:
         part = "curve" if args.curve else "recipes"
+        UNFINISHED /= part  # of its own, since it is removed at the end, and another call may have stopped halfway
         results |= {part: measure_curve() if args.curve else measure_recipes()}
         results["machines"] = results.get("machines", {}) | {part: describe_machine()}
         save(RESULTS, lambda file: file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8"))

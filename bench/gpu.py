@@ -280,8 +280,6 @@ def tokenizer():
 class Reviews:
     """The reviews as lists of tokens, and the recipes' loop on the card."""
 
-    made = None
-
     def __init__(self):
         """Read and tokenize all reviews, whole."""
         self.splits = {}
@@ -292,10 +290,10 @@ class Reviews:
             self.splits[split] = [torch.tensor(ids) for ids in encoded], labels
 
     @classmethod
+    @functools.cache
     def get(cls) -> "Reviews":
         """Return the only instance."""
-        cls.made = cls.made or cls()
-        return cls.made
+        return cls()
 
     def wrap(self, ids: torch.Tensor) -> torch.Tensor:
         """Put [CLS] and [SEP] around a piece."""
@@ -417,7 +415,7 @@ def best(notes: Notes, results: dict) -> None:
     for recipe in CANDIDATES[: 2 if TINY else None]:
         price = entries[chosen]["took"] / entries[chosen]["recipe"]["epochs"] if chosen else budget / 10
         last = price * (entries[chosen]["recipe"]["epochs"] if chosen else recipe.epochs)
-        if chosen and notes.left() < 1.3 * (price * recipe.epochs + last):
+        if chosen and recipe.label not in notes.entries and notes.left() < 1.3 * (price * recipe.epochs + last):
             notes.entries.setdefault(LEFT_OUT, []).append(recipe.label)
             continue
         notes.attempt(recipe.label, reviews.try_out, recipe, "bf16", 20 if TINY else 2000, until=notes.end - last)
@@ -690,6 +688,14 @@ def describe() -> dict:
     return {"card": card, "python": platform.python_version(), "versions": found, "date": f"{datetime.now(UTC):%F}"}
 
 
+def allot(name: str, later: list[str], left: float) -> float:
+    """Return the seconds that a part may take of those left, less five to end in.
+
+    Half as many again as planned, or all that later parts are not planned to need, if that is more.
+    """
+    return min(left - 5, max(1.5 * PARTS[name][1], left - sum(PARTS[other][1] for other in later)))
+
+
 def show_plan(names: list[str], left: float) -> None:
     """Print which parts are likely to fit the time, the most wanted first."""
     print(f"gpu: {left:.0f} s for {len(names)} parts", flush=True)
@@ -731,14 +737,13 @@ def main() -> None:
     names = args.parts or [name for name in ORDER if not results["parts"].get(name, {}).get("complete")]
     before = results["device_seconds"]
     show_plan(names, args.seconds)
-    for name in names:
+    for at, name in enumerate(names):
         function, seconds = PARTS[name]
         left = end - time.monotonic()
         if left < 0.8 * seconds:
             print(f"{name}: left out, since {left:.0f} s are left", flush=True)
             continue
-        # What earlier parts did not need may be used: by `best` and `compiled`, which do as much as they can.
-        notes, start = Notes(results, file, name, min(left - 5, 1.5 * seconds)), time.monotonic()
+        notes, start = Notes(results, file, name, allot(name, names[at + 1 :], left)), time.monotonic()
         print(f"{name}:", flush=True)
         try:
             function(notes, results)

@@ -1,13 +1,39 @@
-"""The bench: an interrupted run goes on where it stopped, and README shows what it measured."""
+"""The bench: an interrupted run goes on where it stopped, a GPU's time is used, and README shows what was measured."""
 
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+from unittest import mock
 
 import answers
 import changes
+import pytest
 import torch
 
 import bench
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return bench/gpu.py as if a card trained; its clock moves only while it trains, by what gpu.json recorded."""
+    with mock.patch.dict(os.environ):  # importing it sets variables, which are not for other tests
+        import gpu
+
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    first = json.loads((bench.HERE / "gpu.json").read_text(encoding="utf-8"))["parts"]["best"]["entries"]["512 tokens"]
+
+    def try_out(recipe, how, held_back=0, until=float("inf")):
+        cost = {name: first[name] * recipe.epochs / first["recipe"]["epochs"] for name in ("seconds", "asked_s")}
+        clock.now += sum(cost.values())
+        if clock.now > until:
+            raise TimeoutError
+        return cost | {"held_back_accuracy": first["held_back_accuracy"], "recipe": asdict(recipe)}
+
+    monkeypatch.setattr(gpu, "time", clock)
+    monkeypatch.setattr(gpu, "tidy", lambda: None)
+    monkeypatch.setattr(gpu.Reviews, "get", lambda: SimpleNamespace(try_out=try_out))
+    return gpu
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -24,6 +50,82 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
             each.turn()
     assert run.log["tokens"] == resumed.log["tokens"] and len(resumed.log["curve"]) == 4
     assert all(map(torch.equal, run.model.state_dict().values(), resumed.model.state_dict().values()))
+
+
+def test_a_run_of_another_recipe_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "UNFINISHED", tmp_path)
+    recipe = bench.Recipe("short", reviews=8, tokens=16, batch=4, held_out=4)
+    bench.FineTuning("short", recipe).judge()
+    assert bench.FineTuning("short", recipe).log["curve"]
+    assert not bench.FineTuning("short", replace(recipe, rate=1e-4)).log["curve"]
+
+
+def test_a_finished_run_of_the_curves_counts_only_for_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "UNFINISHED", tmp_path)
+    monkeypatch.setattr(bench, "CURVE", {})
+    monkeypatch.setattr(bench, "count_words", lambda rows: rows)
+    monkeypatch.setattr(bench, "fine_tune", lambda runs: {name: asdict(recipe) for name, recipe in runs.items()})
+    for recipe in (bench.LONG, replace(bench.LONG, rate=1e-4)):
+        monkeypatch.setattr(bench, "LONG", recipe)
+        assert bench.measure_curve()["long"] == asdict(recipe)
+
+
+def test_a_call_leaves_alone_what_the_other_call_has_not_finished(tmp_path, monkeypatch):
+    """`make bench` between two calls with --curve, the first of which is interrupted, and beside a lock of changes."""
+    computed = []
+
+    def measure():
+        found = bench.once("long", lambda: computed.append("long") or 1)
+        if len(computed) < 2:
+            computed.append("interrupted")
+            raise KeyboardInterrupt
+        return {"found": found}
+
+    def call(*words):
+        monkeypatch.setattr(bench, "UNFINISHED", tmp_path / "runs")
+        monkeypatch.setattr("sys.argv", ["bench.py", *words])
+        bench.main()
+
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(bench, "measure_curve", measure)
+    monkeypatch.setattr(bench, "measure_recipes", lambda: {"course": bench.once("course", lambda: 1)})
+    monkeypatch.setattr(bench, "describe_machine", dict)
+    monkeypatch.setattr(bench, "table", str)
+    with pytest.raises(KeyboardInterrupt):
+        call("--curve")
+    (tmp_path / "runs/changes.lock").touch()
+    call()
+    call("--curve")
+    assert computed == ["long", "interrupted"] and (tmp_path / "runs/changes.lock").exists()
+    assert not [*(tmp_path / "runs").rglob("*.json")]
+
+
+def test_best_compares_recipes_in_the_time_that_the_other_parts_leave(gpu, tmp_path):
+    """In a call of usual length, whose earlier parts took as long as planned; the last one still gets its time."""
+    at = gpu.ORDER.index("best")
+    left, later = 1200 - sum(gpu.PARTS[name][1] for name in gpu.ORDER[:at]), gpu.ORDER[at + 1 :]
+    seconds, results = gpu.allot("best", later, left), {"parts": {}}
+    notes = gpu.Notes(results, tmp_path / "gpu.json", "best", seconds)
+    gpu.best(notes, results)
+    measured = {recipe.label for recipe in gpu.CANDIDATES} & notes.entries.keys()
+    assert len(measured) > 3 and "seconds" in notes.entries["chosen, all reviews"]
+    assert gpu.time.now <= seconds and left - seconds >= sum(gpu.PARTS[name][1] for name in later)
+    assert gpu.allot("peaks", gpu.ORDER[1:], 240) == 1.5 * gpu.PARTS["peaks"][1]  # nothing is left over
+
+
+def test_best_looks_at_what_it_measured_before_it_looks_at_the_time(gpu, tmp_path):
+    first, second = gpu.CANDIDATES[:2]
+    kept = gpu.Reviews.get().try_out(first, "bf16")
+    entries = {
+        first.label: kept,
+        second.label: kept | {"held_back_accuracy": kept["held_back_accuracy"] + 0.01},
+        "chosen, all reviews": {"accuracy": 0.99, "recipe": asdict(second)},
+    }
+    results, begun = {"parts": {"best": {"entries": entries}}}, gpu.time.now
+    notes = gpu.Notes(results, tmp_path / "gpu.json", "best", kept["seconds"])
+    gpu.best(notes, results)
+    assert notes.entries["chosen, all reviews"] == entries["chosen, all reviews"] and gpu.time.now == begun
+    assert second.label not in notes.entries[gpu.LEFT_OUT]
 
 
 def test_a_review_in_pieces_is_answered_by_all_of_them(tmp_path, monkeypatch):
