@@ -36,7 +36,7 @@ OUT = SITE / "_build" / "html" / "slides"
 # Pixels of a slide that is 1280 by 720. Its letters are 22 or 28 high, and the deck may shrink a full slide to 18.
 WIDTH, HEIGHT, ROOM, TITLE = 1232, 700, 860, 70
 SHORT_TEXT = 350  # characters; longer prose is for the speaker
-LONGEST_OUTPUT = 14  # lines
+LONGEST_OUTPUT = 14  # lines; it gets more where its page has room
 
 
 @dataclass
@@ -65,8 +65,9 @@ def rows(text: str, width: int) -> int:
     return sum(max(1, ceil(len(line) / width)) for line in text.splitlines())
 
 
-def plain_links(text: str) -> str:
-    """Return markdown without the links to chapters, which lead nowhere in a deck."""
+def for_a_deck(text: str) -> str:
+    """Return markdown without links to chapters, which lead nowhere here, and with "Trap." as there is "Predict."."""
+    text = re.sub(r"^(> )?\*\*(Trap|Aside)\*\*", r"\1**\2.**", text, flags=re.M)
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^()]|\([^()]*\))*\)", r"\1", text)
 
 
@@ -78,7 +79,7 @@ def picture_height(width: int, height: int, scale: float) -> int:
 def texts(cell) -> list[Part]:
     """Return the parts of a markdown cell, without its heading and what is for readers only."""
     parts = []
-    for block in re.split(r"\n{2,}", plain_links(cell.source)):
+    for block in re.split(r"\n{2,}", for_a_deck(cell.source)):
         if block.startswith("#") or "· Map" in block or block.startswith(("Map ·", "Computer: ")):
             continue
         if drawing := re.match(r"!\[([^\]]*)\]\(([^)]*)\)", block):
@@ -109,13 +110,13 @@ def without_imports(source: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line for line in lines if line is not None)).strip()
 
 
-def shortened(output):
+def shortened(output, longest: int = LONGEST_OUTPUT):
     """Return an output with its first lines; of an error, its message."""
     output = nbformat.from_dict(output)
     if output.output_type == "error":
         output.traceback = [f"{output.ename}: {output.evalue}"]
-    elif len(lines := output.get("text", "").splitlines()) > LONGEST_OUTPUT:
-        output.text = "\n".join([*lines[: LONGEST_OUTPUT - 1], "…"])
+    elif len(lines := output.get("text", "").splitlines()) > longest:
+        output.text = "\n".join([*lines[: longest - 1], "…"])
     return output
 
 
@@ -128,10 +129,10 @@ def height_of(output) -> int:
 
 
 def code_and_results(cell, fragment: bool) -> list[Part]:
-    """Return the parts of a code cell. Behind a question its results are a fragment; a picture comes without code."""
+    """Return the parts of a code cell. Behind a question each result is a fragment; a picture comes without code."""
     asked = bool(cell.metadata.get("jupyter", {}).get("outputs_hidden"))
     pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-    others = [shortened(output) for output in cell.outputs if output not in pictures]
+    others = [output for output in cell.outputs if output not in pictures]
     parts, source = [], without_imports(cell.source)
     if source and not pictures:
         code = nbformat.from_dict(cell)
@@ -140,13 +141,13 @@ def code_and_results(cell, fragment: bool) -> list[Part]:
         parts.append(Part(code, 29 * rows(source, 92) + 24, fragment and not asked))
     sizes = [Image.open(BytesIO(b64decode(output.data["image/png"]))).size for output in pictures]
     high = sum(picture_height(*size, 0.6) for size in sizes)
-    for outputs, height in (others, sum(map(height_of, others)) + 12), (pictures, high):
+    low = sum(height_of(shortened(output)) for output in others) + 12
+    for outputs, height in (others, low), (pictures, high):
         if outputs:
             results = nbformat.from_dict(cell)
             results.update(id=f"{cell.id}-{len(parts)}", outputs=outputs)
             results.metadata["tags"] = ["output-only"]
-            hidden = asked and not any(part.fragment for part in parts)
-            parts.append(Part(results, height, hidden or (fragment and not parts), picture=outputs is pictures))
+            parts.append(Part(results, height, asked or (fragment and not parts), picture=outputs is pictures))
     return parts
 
 
@@ -240,6 +241,18 @@ def pages(slide: Slide) -> list[list[Part]]:
     return found
 
 
+def cut(page: list[Part]) -> None:
+    """Shorten the outputs on a page; a long one takes the room that is left, unless a picture does."""
+    room = 0 if any(part.picture for part in page) else max(0, ROOM - TITLE - sum(part.height for part in page))
+    for part in page:
+        for place, output in enumerate(part.cell.get("outputs", [])):
+            short = height_of(shortened(output))
+            # The most lines are tried first; as some need two rows, fewer may have room.
+            tries = (shortened(output, LONGEST_OUTPUT + more) for more in range(room // 29, -1, -1))
+            part.cell.outputs[place] = next(each for each in tries if height_of(each) <= short + room)
+            room -= height_of(part.cell.outputs[place]) - short
+
+
 def typed(cell, kind: str):
     """Return the cell with another slide type."""
     cell.metadata["slideshow"] = {"slide_type": kind}
@@ -249,11 +262,12 @@ def typed(cell, kind: str):
 def cells_of(slide: Slide) -> list:
     """Return a slide as cells: on each page its title, what the speaker says, and its parts."""
     cells, mark = [], "#" if re.match(r"\d\d ·", slide.title) else "##" if slide.opens else "###"
-    notes = plain_links("\n\n".join(slide.notes))
+    notes = for_a_deck("\n\n".join(slide.notes))
     for page in pages(slide):
         cells.append(typed(new_markdown_cell(f"{mark} {slide.title}"), "slide"))
         if notes.strip():
             cells.append(typed(new_markdown_cell(notes), "notes"))
+        cut(page)
         used = TITLE + sum(part.height for part in page if not part.picture)
         for part in page:
             if part.picture:

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import itertools
 import json
 import re
 import shutil
@@ -150,6 +151,10 @@ WALK = """() => {
             "→ shows nothing": of(".fragment").filter(box => !text(box) && !box.querySelector("img")),
             "answers its question": of(".jp-OutputArea").filter(
                 box => question?.compareDocumentPosition(box) & 4 && !box.closest(".fragment")),
+            "cut with room": of(".jp-OutputArea pre").filter(
+                box => /\\n…\\s*$/.test(box.textContent) && slide.scrollHeight < 600),
+            "no full stop": of("blockquote strong:first-child").filter(
+                box => ["Predict", "Trap", "Aside"].includes(text(box))),
             "notes with marks": [slide].filter(() => /¶|\\[Map\\]|!\\[/.test(Reveal.getSlideNotes() ?? "")),
         };
         for (const [fault, [box]] of Object.entries(faults).filter(([, boxes]) => boxes.length))
@@ -177,6 +182,26 @@ def test_a_deck_can_be_presented(page, site, name):
     assert all(url.startswith(("file:", "data:")) for url in page.asked), "the deck asks another host"
 
 
+# Of a question's first letters and the id of the cell behind it: whether a result of that cell stands before it.
+ANSWERED_BEFORE = """([letters, id]) => {
+    const question = [...document.querySelectorAll(".slides blockquote")].find(
+        box => box.textContent.replace(/\\W/g, "").startsWith(letters));
+    return [...document.querySelectorAll(`[id^="cell-id=${id}-"] .jp-OutputArea`)].some(
+        result => question?.compareDocumentPosition(result) & 2);
+}"""
+
+
+@pytest.mark.parametrize("name", DECKS)
+def test_no_slide_answers_the_question_of_a_later_one(page, site, html, name):
+    open_deck(page, site, name)
+    cells = json.loads((html.parents[2] / f"notebooks/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    for before, cell in itertools.pairwise(cells):
+        if cell["metadata"].get("jupyter", {}).get("outputs_hidden"):
+            question = "".join(before["source"]).partition("**Predict")[2]
+            letters = re.sub(r"\]\([^)]*\)|\W", "", f"Predict{question}", flags=re.ASCII)[:30]
+            assert not page.evaluate(ANSWERED_BEFORE, [letters, cell["id"]]), letters
+
+
 FAULTS = {
     "without a title": "slide.querySelector('h1, h2, h3').remove()",
     "nearly empty": "[...slide.querySelectorAll('.jp-CodeCell')].forEach(cell => cell.remove())",
@@ -190,6 +215,8 @@ FAULTS = {
     "'object-fit: fill; width: 100px; height: 100px; max-height: none'",
     "→ shows nothing": "slide.append(Object.assign(document.createElement('div'), {className: 'fragment'}))",
     "answers its question": "document.querySelectorAll('.fragment').forEach(box => box.classList.remove('fragment'))",
+    "cut with room": "slide.querySelector('.jp-OutputArea pre').append('\\n…')",
+    "no full stop": "document.querySelector('blockquote strong').textContent = 'Trap'",
     "notes with marks": "slide.querySelector('aside.notes').append('Setup¶')",
     "10 slides": "Reveal.getSlides().slice(10).forEach(slide => slide.closest('.stack').remove()); Reveal.sync()",
 }
@@ -295,6 +322,12 @@ def test_words_lead_to_a_section(page, site, words, heading):
 def test_a_search_without_an_answer_says_so(page, site):
     page.goto(f"{site}/search.html?q=xyzzy")
     expect(page.get_by_role("status").last).to_have_text("No section has any of these words.")
+
+
+def test_a_search_with_one_answer_names_no_number(page, site):
+    page.goto(f"{site}/search.html")
+    page.evaluate("sections.splice(1); show(sections[0].heading)")
+    expect(page.get_by_role("status").last).to_have_text("The section that fits best:")
 
 
 @functools.cache

@@ -92,9 +92,9 @@ function show(query) {
     return element("li", [element("p", [link, ...where]), element("p", marked)]);
   });
   document.getElementById("found").replaceChildren(...items);
-  document.getElementById("count").textContent = !query.trim()
-    ? ""
-    : found.length ? `The ${found.length} sections that fit best:` : "No section has any of these words.";
+  const best = found.length === 1 ? "The section that fits best:" : `The ${found.length} sections that fit best:`;
+  const none = query.trim() ? "No section has any of these words." : "";
+  document.getElementById("count").textContent = found.length ? best : none;
 }
 
 document.addEventListener("DOMContentLoaded", () => {
