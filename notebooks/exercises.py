@@ -26,9 +26,10 @@ def verdict(answer: object, judge, because: str = "") -> str:
         return "○ To do: put your answer in the place of the three dots, and run both cells again."
     try:
         judged = judge(answer)
+        right = not isinstance(judged, str) and bool(judged)  # True may be NumPy's or PyTorch's
     except Exception as error:
         return f"✗ Not yet: it raises {type(error).__name__}: {error}"
-    return f"✓ Right. {because}".rstrip() if judged is True else f"✗ Not yet. {judged or ''}".rstrip()
+    return f"✓ Right. {because}".rstrip() if right else f"✗ Not yet. {judged or ''}".rstrip()
 
 
 def check(answer: object, judge, because: str = "") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock, Timeout
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 NOTEBOOKS = Path(__file__).resolve().parent
 
@@ -37,10 +37,12 @@ def show_heading(notebook, cell_index: int) -> None:
 
 
 def show_text(cell) -> None:
-    """Print the text that a cell put out; a picture is only in the saved copy."""
+    """Print what a cell put out, of an error its message; a picture is only in the saved copy."""
     for output in cell.outputs:
         data = output.get("data", {})
-        if "image/png" not in data and "text/html" not in data:
+        if output.output_type == "error" and "raises-exception" in cell.metadata.get("tags", []):
+            print(f"{output.ename}: {output.evalue}", flush=True)
+        elif "image/png" not in data and "text/html" not in data:
             print((output.get("text") or data.get("text/plain", "")).rstrip(), flush=True)
 
 
@@ -160,6 +162,13 @@ def main() -> int:
                         execute(path, args.save)
             except CellExecutionError as error:
                 print(f"\nrun: {path.name} stopped at a cell: {error.ename}: {error.evalue}", file=sys.stderr)
+                return 1
+            except DeadKernelError:
+                print(
+                    f"\nrun: {path.name} stopped, as its Python process died; the memory may have run out. "
+                    "Close other programs, and start again",
+                    file=sys.stderr,
+                )
                 return 1
             except OSError as error:
                 print(f"\nrun: {path.name} could not be saved, and is as it was: {error}", file=sys.stderr)

@@ -74,6 +74,23 @@ def test_runs_of_one_chapter_at_once_take_turns(course):
     assert (work / "results.json").read_text() == "11", "what the first one left is enough for the one that needs it"
 
 
+def test_an_expected_error_is_told_and_a_killed_kernel_is_one_sentence(course):
+    cells = [
+        new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
+        new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+    ]
+    chapter = course / "notebooks/98_ends.ipynb"
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "3"}}), chapter
+    )
+    done = subprocess.run(
+        [sys.executable, "notebooks/run.py", "98"], cwd=course, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1 and "ZeroDivisionError: division by zero" in done.stdout, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("run: 98_ends.ipynb stopped, as its Python process died")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_chapter_that_cannot_be_saved_is_as_it_was(course):
     def save(limit: int) -> subprocess.CompletedProcess:
         return subprocess.run(
