@@ -64,6 +64,8 @@ def parse(words: list[str]) -> tuple[Data, hf.TrainingArguments]:
     parser.set_defaults(**vars(parser.parse_args(DEFAULTS.split())))
     if words and words[0].endswith((".yaml", ".yml")):
         given = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8")) or {}
+        if not isinstance(given, dict):
+            raise ValueError(f"{words[0]} holds no lines such as learning_rate: 1e-4, one for each option")
         words = [f"--{name}={value}" for name, value in given.items()] + words[1:]
     wanted, _ = parser.parse_known_args(words)
     cpu = wanted.use_cpu or not torch.accelerator.is_available()  # without an accelerator, PyTorch would warn
@@ -100,6 +102,8 @@ def load(data: Data, seed: int) -> dict[str, pd.DataFrame]:
         rows = read(path) if path else found[split].to_pandas()
         if lost := [name for name in columns if name not in rows]:
             raise ValueError(f"{split} has the columns {[*rows]}, not {lost}: see --text_column and --label_column")
+        if twice := [name for name in columns if [*rows].count(name) > 1]:
+            raise ValueError(f"{split} has more than one column {twice}: rename the others")
         rows = rows[columns].set_axis(["text", "label"], axis=1).reset_index(drop=True)
         if not path and isinstance(kind := found[split].features[data.label_column], datasets.ClassLabel):
             rows["label"] = rows["label"].map(dict(enumerate(kind.names)))
@@ -171,13 +175,6 @@ class StopOnSignal(hf.TrainerCallback):
         if not self.training:
             sys.exit(128 + number)
 
-    def asked(self, args) -> int:
-        """Return the signal that any process got: all must stop at the same step."""
-        number = torch.tensor(self.number, device=args.device)
-        if args.world_size > 1:
-            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
-        return number.item()
-
     def on_step_end(self, args, state, control, **kwargs):
         last = state.epoch % 1 == 0 or state.global_step == state.max_steps  # is evaluated first, and saved then
         control.should_save |= self.asked(args) > 0 and (not last or args.save_strategy == "no")
@@ -186,6 +183,13 @@ class StopOnSignal(hf.TrainerCallback):
         if number := self.asked(args):
             print(f"\nStopped after step {state.global_step}; the same command goes on from there.")
             sys.exit(128 + number)
+
+    def asked(self, args) -> int:
+        """Return the signal that any process got: all must stop at the same step."""
+        number = torch.tensor(self.number, device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        return number.item()
 
 
 def build(data: Data, args: hf.TrainingArguments, start, splits: dict[str, pd.DataFrame], facts: dict) -> tuple:

@@ -340,6 +340,12 @@ def test_a_yaml_file_says_the_same_as_options_and_words_after_it_win(here, tmp_p
     assert (data.max_length, data.model_name, data.train_file) == (9, "other", str(here / "train.csv"))
 
 
+@pytest.mark.parametrize("content", ["train_file rows.csv\n", "- learning_rate\n"])
+def test_a_yaml_file_without_options_ends_in_one_sentence(content, tmp_path, refused):
+    (tmp_path / "settings.yaml").write_text(content, encoding="utf-8")
+    assert "settings.yaml holds no lines such as learning_rate: 1e-4" in refused([str(tmp_path / "settings.yaml")])
+
+
 def test_a_class_that_no_split_is_drawn_from_may_have_one_row(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("text,label\nx,a\ny,b\n", encoding="utf-8")
@@ -419,6 +425,7 @@ ROWS = "text,label\n" + "".join(f"text {number},{'ab'[number % 2]}\n" for number
         (ROWS.replace("text", "review"), {}, "'review', 'label'.*not .'text'.*--text_column"),
         (ROWS, {"label_column": "stars"}, "not .'stars'.*--label_column"),
         (ROWS.replace(";", ",").replace(",", ";"), {}, "'text;label'"),
+        ("text,text,label\na,b,x\n", {}, "more than one column .'text'"),
         (ROWS.replace("text 2,a", "text 2,"), {}, r"lacks a text or a label in rows \[3\]"),
         (ROWS.replace("text 2,a", "text 2"), {}, r"lacks a text or a label in rows \[3\]"),
         (ROWS.replace("text 2,", " ,"), {}, r"lacks a text or a label in rows \[3\]"),
