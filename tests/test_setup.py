@@ -280,6 +280,12 @@ def test_the_cpu_build_is_taken_by_itself_on_linux_without_a_card(
     assert capsys.readouterr().out == (f"--extra-index-url {index[0]}\n" if asked else "")
 
 
+def listens(port: int) -> bool:
+    """Say whether a server on loopback takes connections at a port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_path):
     command = make(ROOT, "--dry-run", "lab").stdout.splitlines()[-1].split()
     command += ["--no-browser", "--allow-root"]
@@ -292,6 +298,9 @@ def test_make_lab_listens_on_loopback_behind_a_token_and_fetches_nothing(tmp_pat
             assert lab.poll() is None, f"JupyterLab ended at once:\n{log.read_text()}"
             time.sleep(0.1)
         info = json.loads((tmp_path / f"jpserver-{lab.pid}.json").read_text(encoding="utf-8"))
+        while not listens(info["port"]):  # which it begins only now
+            assert lab.poll() is None, f"JupyterLab ended at once:\n{log.read_text()}"
+            time.sleep(0.1)
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{info['url']}api/contents", timeout=30)
         assert len(info["token"]) >= 40
