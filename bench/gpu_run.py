@@ -163,33 +163,30 @@ def run_chapters(checkout: Path, numbers: list[str], workers: int, limits: tuple
     rank = {number: place for place, number in enumerate(SLOW)}
     waiting = sorted(chapters, key=lambda path: (path.stem in needs, rank.get(path.stem[:2], len(rank)), path.stem))
     running = {}
-    try:
-        while waiting or running:
-            left = whole - (time.monotonic() - begun)
-            for path, process in list(running.items()):
-                if process.poll() is not None or left < -10:
-                    end(process)
-                    del running[path]
-                    told = report(out, chapters)
-                    state = next((one for one in told if one["chapter"] == path.stem), {"state": "no word", "red": []})
-                    said = f"{state['state']}, {len(state['red'])} red notes"
-                    print(f"{time.monotonic() - begun:5.0f} s  {path.stem}: {said}", flush=True)
-            training = any(path.stem.startswith("05") for path in [*running, *waiting])
-            ready = [path for path in waiting if not (training and path.stem in needs)]
-            if left < 15:
-                waiting = []
-            elif ready and len(running) < workers:
-                path = ready[0]
-                waiting.remove(path)
-                env = os.environ | {"COURSE_UNMET": str(path.with_suffix(".unmet"))}
-                command = [sys.executable, __file__, "--chapter", str(path), "--seconds", str(min(each, left))]
-                log = path.with_suffix(".log").open("w", encoding="utf-8")
-                running[path] = subprocess.Popen(command, env=env, start_new_session=True, stdout=log, stderr=log)
-                continue
-            time.sleep(0.3)
-    finally:
-        for process in running.values():
-            end(process)
+    while waiting or running:
+        left = whole - (time.monotonic() - begun)
+        for path, process in list(running.items()):
+            if process.poll() is not None or left < -10:
+                end(process)
+                del running[path]
+                told = report(out, chapters)
+                state = next((one for one in told if one["chapter"] == path.stem), {"state": "no word", "red": []})
+                said = f"{state['state']}, {len(state['red'])} red notes"
+                print(f"{time.monotonic() - begun:5.0f} s  {path.stem}: {said}", flush=True)
+        training = any(path.stem.startswith("05") for path in [*running, *waiting])
+        ready = [path for path in waiting if not (training and path.stem in needs)]
+        if left < 15:
+            waiting = []
+        elif ready and len(running) < workers:
+            path = ready[0]
+            waiting.remove(path)
+            env = os.environ | {"COURSE_UNMET": str(path.with_suffix(".unmet"))}
+            command = [sys.executable, __file__, "--chapter", str(path), "--seconds", str(min(each, left))]
+            log = path.with_suffix(".log").open("w", encoding="utf-8")
+            running[path] = subprocess.Popen(command, env=env, start_new_session=True, stdout=log, stderr=log)
+            atexit.register(end, running[path])
+            continue
+        time.sleep(0.3)
     told = report(out, chapters)
     missing = [path.stem for path in chapters if path.stem not in {chapter["chapter"] for chapter in told}]
     print(f"{sum(len(chapter['cells']) for chapter in told)} cells ran; not started: {missing or 'none'}", flush=True)
@@ -220,7 +217,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it started is ended, too
     scratch = Path(tempfile.mkdtemp(prefix="course-gpu-")).resolve()
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)  # the first to be registered is the last to be done
     if (PACKED / "site.tar.xz").exists() and not args.rehearse:
         with tarfile.open(PACKED / "site.tar.xz") as archive:
             archive.extractall(scratch / "site", filter="data")
@@ -262,11 +259,11 @@ def main() -> None:
         measuring = subprocess.Popen(
             command, env=usual | {"PYTHONUNBUFFERED": "1"}, start_new_session=True, stdout=log, stderr=log
         )
+        atexit.register(end, measuring)
         try:
             measuring.wait(timeout=max(1, left + QUIET / 2))
         except subprocess.TimeoutExpired:
             print("bench/gpu.py did not end in time and was stopped", flush=True)
-        finally:
             end(measuring)
     print((out / "gpu.log").read_text(encoding="utf-8")[-6000:], flush=True)
 
