@@ -23,8 +23,10 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -52,21 +54,21 @@ PRECISIONS = ("bf16", "fp32", "tf32", "fp16")
 T4_FLOPS = 0.35 * 65e12
 DATA, LEFT_OUT = HERE.parent / "data", "left out, no time"
 
-# Recipes for the mini weights, all reviews, 16 bits, the likeliest first. One of them is chosen by reviews held back
+# Recipes for the mini weights, all reviews, 16 bits, the longest first. One of them is chosen by reviews held back
 # from training, never by the held-out ones.
 BASE = bench.Recipe(
     "512 tokens", 10**6, tokens=512, cut="left", batch=32, epochs=3, rate=1e-4, warmup=0.1, decay=0.01, grouped=True
 )
 CANDIDATES = [
+    replace(BASE, label="512 tokens, batch 16", batch=16),
+    replace(BASE, label="512 tokens, five epochs", epochs=5),
     BASE,
     replace(BASE, label="512 tokens, twice the rate", rate=2e-4),
-    replace(BASE, label="512 tokens, one epoch", epochs=1),
-    replace(BASE, label="512 tokens, five epochs", epochs=5),
     replace(BASE, label="512 tokens, half the rate", rate=5e-5),
+    replace(BASE, label="512 tokens, the start", cut="right"),
     replace(BASE, label="512 tokens, two epochs", epochs=2),
     replace(BASE, label="256 tokens, two epochs", tokens=256, epochs=2),
-    replace(BASE, label="512 tokens, the start", cut="right"),
-    replace(BASE, label="512 tokens, batch 16", batch=16),
+    replace(BASE, label="512 tokens, one epoch", epochs=1),
 ]
 PARTS = {}
 
@@ -306,10 +308,10 @@ class Reviews:
             return [self.wrap(piece) for piece in ids.split(size)]
         return [self.wrap(ids[max(0, end - size) : end]) for end in range(len(ids), 0, -size)]
 
-    def collate(self, rows: list[torch.Tensor], length: int | None = None) -> dict:
-        """Return a batch on the card, padded to `length` or to the longest row."""
+    def collate(self, rows: list[torch.Tensor], multiple: int = 1) -> dict:
+        """Return a batch on the card, padded to the longest row, or to the next multiple."""
         ids = pad_sequence(rows, batch_first=True, padding_value=0)
-        ids = torch.nn.functional.pad(ids, (0, length - ids.shape[1])) if length else ids
+        ids = torch.nn.functional.pad(ids, (0, -ids.shape[1] % multiple))
         ids = (ids.pin_memory() if CARD == "cuda" else ids).to(CARD, non_blocking=True)
         return {"input_ids": ids, "attention_mask": (ids > 0).long()}  # [PAD] is token 0
 
@@ -340,9 +342,10 @@ class Reviews:
         model.train()
         return sums.argmax(1).numpy()
 
-    def train(self, recipe, how: str, held_back: int = 0, seed: int = 42, model=None, until: float = 9e9):
+    def train(self, recipe, how: str, held_back: int = 0, seed: int = 42, model=None, until=9e9, multiple: int = 1):
         """Fine-tune by a recipe, on all its reviews but the last `held_back`; return the model and what it cost."""
         recipe = replace(recipe, tokens=16, batch=4) if TINY else recipe
+        multiple = recipe.tokens if recipe.padded else multiple
         reviews, labels = self.splits["train"]
         count = max(1, min(recipe.reviews, len(reviews) - held_back))
         rows = [self.pieces(ids, recipe)[0] for ids in reviews[:count]]
@@ -360,7 +363,7 @@ class Reviews:
         wait()
         start, tokens, real = time.perf_counter(), 0, 0
         for done, chosen in enumerate(order):
-            batch = self.collate([rows[row] for row in chosen], recipe.tokens if recipe.padded else None)
+            batch = self.collate([rows[row] for row in chosen], multiple)
             with precision(how):
                 loss = model(**batch, labels=truth[chosen].to(CARD, non_blocking=True)).loss
             loss.backward()
@@ -407,27 +410,45 @@ def speeds(notes: Notes, results: dict) -> None:
         notes.attempt(f"{how} {rows}x{length}", speed, how, rows, length, rates)
 
 
-@part(130)
+def set_up(data: Path) -> None:
+    """Take the weights and the reviews from `data`, and keep the libraries quiet."""
+    bench.CHECKPOINT, bench.DATASET = str(data / "distilbert-mini"), str(data / "imdb")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    transformers.PrinterCallback.on_log = transformers.TrainerCallback.on_log
+
+
+def try_candidate(recipe, until: float) -> dict:
+    """Fine-tune by a recipe, and judge on reviews held back from training."""
+    return Reviews.get().try_out(recipe, "bf16", 20 if TINY else 2000, until=until)
+
+
+@part(180)
+def candidates(notes: Notes, results: dict) -> None:
+    """Compare CANDIDATES by reviews held back, side by side: the card waits for Python, and there are more cores."""
+    known = {label: entry.get("recipe") for label, entry in notes.entries.items()}
+    missing = [recipe for recipe in CANDIDATES[: 2 if TINY else None] if known.get(recipe.label) != asdict(recipe)]
+    for recipe in missing:
+        notes.entries.pop(recipe.label, None)  # that of another recipe
+    workers = max(1, min(6, (os.cpu_count() or 1) // 2))
+    with ProcessPoolExecutor(workers, get_context("spawn"), set_up, (DATA,)) as pool:
+        started = {pool.submit(try_candidate, recipe, notes.end): recipe.label for recipe in missing}
+        for done in as_completed(started):
+            notes.attempt(started[done], done.result)
+
+
+@part(80)
 def best(notes: Notes, results: dict) -> None:
-    """Choose among CANDIDATES by reviews held back, then train the best one on all and judge it, as time allows."""
-    reviews, budget = Reviews.get(), notes.left()
-    chosen, entries = None, {}
-    for recipe in CANDIDATES[: 2 if TINY else None]:
-        price = entries[chosen]["took"] / entries[chosen]["recipe"]["epochs"] if chosen else budget / 10
-        last = price * (entries[chosen]["recipe"]["epochs"] if chosen else recipe.epochs)
-        if chosen and recipe.label not in notes.entries and notes.left() < 1.3 * (price * recipe.epochs + last):
-            notes.entries.setdefault(LEFT_OUT, []).append(recipe.label)
-            continue
-        notes.attempt(recipe.label, reviews.try_out, recipe, "bf16", 20 if TINY else 2000, until=notes.end - last)
-        entry = notes.entries.get(recipe.label, {"error": LEFT_OUT})
-        if "error" not in entry:
-            entries[recipe.label] = entry | {"took": entry["seconds"] + entry["asked_s"]}
-            chosen = max(entries, key=lambda label: entries[label]["held_back_accuracy"])
-    if chosen:
-        recipe, last = (next(recipe for recipe in CANDIDATES if recipe.label == chosen), "chosen, all reviews")
-        if notes.entries.get(last, {"recipe": asdict(recipe)})["recipe"] != asdict(recipe):
-            del notes.entries[last]
-        notes.attempt(last, reviews.try_out, recipe, "bf16")
+    """Train the best of `candidates` on all training reviews, and judge it on all held-out ones."""
+    tried, last = results["parts"].get("candidates", {}).get("entries", {}), "chosen, all reviews"
+    scores = {label: entry["held_back_accuracy"] for label, entry in tried.items() if "held_back_accuracy" in entry}
+    if not scores:
+        raise RuntimeError("No candidate has been compared on this card yet: --parts candidates best.")
+    recipe = next(recipe for recipe in CANDIDATES if recipe.label == max(scores, key=scores.get))
+    if notes.entries.get(last, {"recipe": asdict(recipe)})["recipe"] != asdict(recipe):
+        del notes.entries[last]
+    notes.attempt(last, Reviews.get().try_out, recipe, "bf16", until=notes.end)
 
 
 @part(75)
@@ -480,16 +501,17 @@ def original(notes: Notes, results: dict) -> None:
 
 @part(20)
 def padding(notes: Notes, results: dict) -> None:
-    """Compare batches padded to their longest review, sorted by length, and padded to 512."""
+    """Compare batches padded to their longest review, sorted by length, and padded to 512; few and many widths."""
     reviews, recipe = Reviews.get(), replace(BASE, reviews=40 if TINY else 3200, epochs=1, batch=32, cut="right")
-    for name, changes in {
-        "dynamic": {"grouped": False},
-        "grouped": {},
-        "fixed": {"grouped": False, "padded": True},
-    }.items():
-        notes.attempt(
-            name, lambda changes=changes: reviews.train(replace(recipe, **changes), "bf16", model=fresh_model())[1]
-        )
+
+    def run(how: str = "bf16", multiple: int = 1, **changes) -> dict:
+        return reviews.train(replace(recipe, **changes), how, model=fresh_model(), multiple=multiple)[1]
+
+    notes.attempt("dynamic", run, grouped=False)
+    notes.attempt("grouped", run)
+    notes.attempt("fixed", run, grouped=False, padded=True)
+    notes.attempt("grouped, widths of 64", run, multiple=8 if TINY else 64)
+    notes.attempt("grouped in fp32", run, "fp32")
 
 
 @part(30)
@@ -675,7 +697,7 @@ def compiled(notes: Notes, results: dict) -> None:
         notes.attempt(f"{how} {rows}x{length}", speed, how, rows, length, rates, compiled=True)
 
 
-ORDER = "peaks failures original groups resume memory padding accuracy speeds flagship best compiled".split()
+ORDER = "peaks failures memory padding original accuracy speeds groups resume candidates best compiled flagship".split()
 
 
 def describe() -> dict:
@@ -717,13 +739,9 @@ def main() -> None:
     parser.add_argument("--alone", choices=sorted(ALONE), help=argparse.SUPPRESS)
     args = parser.parse_args()
     DATA = args.data.resolve()
-    bench.CHECKPOINT, bench.DATASET = str(DATA / "distilbert-mini"), str(DATA / "imdb")
     if not TINY and not torch.cuda.is_available():
         sys.exit("gpu: PyTorch sees no CUDA card here; --rehearse runs every part in tiny sizes on the CPU.")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    transformers.PrinterCallback.on_log = transformers.TrainerCallback.on_log
+    set_up(DATA)
     if args.alone:
         return print(json.dumps(ALONE[args.alone]()))
 
@@ -731,7 +749,7 @@ def main() -> None:
     file = args.out or (HERE.parent / "runs" / "gpu-rehearsal.json" if TINY else HERE / "gpu.json")
     now = describe()
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if kept.get("card") != now["card"] or TINY:
+    if kept.get("card") != now["card"] or (TINY and not args.parts):
         kept = {}
     results = now | {"parts": kept.get("parts", {}), "device_seconds": kept.get("device_seconds", 0)}
     names = args.parts or [name for name in ORDER if not results["parts"].get(name, {}).get("complete")]
@@ -752,7 +770,7 @@ def main() -> None:
             results["parts"][name]["error"] = f"{type(error).__name__}: {error}"[:600]
             traceback.print_exc()
         tidy()
-        results["parts"][name]["seconds"] = round(time.monotonic() - start, 1)
+        results["parts"][name] |= {"seconds": round(time.monotonic() - start, 1), "date": now["date"]}
         results["device_seconds"] = round(before + time.monotonic() - begun)
         notes.write()
     print(f"gpu: {file} has {', '.join(results['parts'])}; {time.monotonic() - begun:.0f} s", flush=True)

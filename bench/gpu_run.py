@@ -1,6 +1,6 @@
 """Run the course on a GPU without a network: every chapter in the full edition, then bench/gpu.py in the time left.
 
-python bench/gpu_run.py [--seconds 560] [--chapters 270] [--only 05 06] [--out FOLDER]
+python bench/gpu_run.py [--seconds 560] [--chapters 400] [--only 05 06] [--beside candidates] [--out FOLDER]
 
 It needs what bench/pack_gpu.py packed. A hub on loopback serves the course's reviews as stanfordnlp/imdb, the short
 ones as cornell-movie-review-data/rotten_tomatoes, and the mini weights as distilbert/distilbert-base-uncased; sizes
@@ -8,7 +8,7 @@ are the full edition's. Chapters run side by side in a scratch copy, those that 
 
 A cell is red if it raises, runs out of time, loses its kernel or writes to stderr, and for each assert that does not
 hold; the cell then goes on. The folder gets red.md (every red cell with its output), chapters.json, notebooks.tar.xz
-(as executed), gpu.json and gpu.log, each written as soon as there is something in it.
+(as executed), gpu.json, gpu.log and beside.log, each written as soon as there is something in it.
 """
 
 import argparse
@@ -197,15 +197,37 @@ def run_chapters(checkout: Path, numbers: list[str], workers: int, limits: tuple
                     archive.add(file, file.name)
 
 
+def start_measuring(parts: list[str], seconds: float, data: Path, out: Path, log: str, rehearse: bool):
+    """Start bench/gpu.py on these parts; return its process."""
+    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--seconds", f"{seconds:.0f}", "--data", str(data)]
+    command += ["--out", str(out / "gpu.json"), *(["--parts", *parts] if parts else [])]
+    command += ["--rehearse"] if rehearse else []
+    with (out / log).open("w", encoding="utf-8") as file:
+        env = os.environ | {"PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(command, env=env, start_new_session=True, stdout=file, stderr=file)
+    atexit.register(end, process)
+    return process
+
+
+def wait_for(process, seconds: float) -> None:
+    """Wait until a process of start_measuring ends, and end it if it doesn't in time."""
+    try:
+        process.wait(timeout=max(1, seconds))
+    except subprocess.TimeoutExpired:
+        print("bench/gpu.py did not end in time and was stopped", flush=True)
+        end(process)
+
+
 def main() -> None:
     """Unpack, serve, run the chapters, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=560, help="for everything")
-    parser.add_argument("--chapters", type=float, default=270, help="seconds for all chapters; 0: none")
-    parser.add_argument("--each", type=float, default=270, help="seconds for one chapter")
+    parser.add_argument("--chapters", type=float, default=400, help="seconds for all chapters; 0: none")
+    parser.add_argument("--each", type=float, default=400, help="seconds for one chapter")
     parser.add_argument("--workers", type=int, default=7, help="chapters at a time")
     parser.add_argument("--only", nargs="*", default=[], metavar="NUMBER", help="these chapters, such as 05 06")
     parser.add_argument("--parts", nargs="*", default=[], help="these parts of bench/gpu.py")
+    parser.add_argument("--beside", nargs="*", default=[], help="these parts too, beside the chapters")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ROOT / "runs" / "gpu")))
     parser.add_argument("--rehearse", action="store_true", help="sizes that a CPU can take")
     parser.add_argument("--chapter", type=Path, help=argparse.SUPPRESS)
@@ -231,6 +253,13 @@ def main() -> None:
     logging.disable_progress_bar()
     make_data(scratch / "data")
     print(f"{time.monotonic() - begun:5.0f} s  unpacked into {scratch}", flush=True)
+    if (ROOT / "bench" / "gpu.json").exists() and not (out / "gpu.json").exists() and not args.rehearse:
+        shutil.copy(ROOT / "bench" / "gpu.json", out)  # what this card has shown before is not measured again
+    whole = min(args.chapters, args.seconds - QUIET - (time.monotonic() - begun))
+    until, beside = time.monotonic() + whole, None
+    if args.beside:
+        beside = start_measuring(args.beside, whole, scratch / "data", out, "beside.log", args.rehearse)
+        os.setpriority(os.PRIO_PROCESS, beside.pid, 5)
     usual = dict(os.environ)
     if args.chapters:
         from loopback_hub import make_hub
@@ -246,25 +275,15 @@ def main() -> None:
         os.environ |= {"HF_HUB_OFFLINE": "0", "COURSE_EDITION": "full", "IPYTHONDIR": str(scratch / "course/ipython")}
         os.environ |= {"JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1"}
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.workers))
-        whole = min(args.chapters, args.seconds - QUIET - (time.monotonic() - begun))
         run_chapters(scratch / "course", args.only, args.workers, (whole, args.each), out)
+    os.environ.clear()
+    os.environ.update(usual)
+    if beside:
+        wait_for(beside, until - time.monotonic())
     left = args.seconds - QUIET - (time.monotonic() - begun)
     print(f"{time.monotonic() - begun:5.0f} s  {left:.0f} s left for bench/gpu.py", flush=True)
-    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--seconds", f"{left:.0f}", "--data"]
-    command += [str(scratch / "data"), "--out", str(out / "gpu.json"), *(["--rehearse"] if args.rehearse else [])]
-    command += ["--parts", *args.parts] if args.parts else []
-    if (ROOT / "bench" / "gpu.json").exists() and not (out / "gpu.json").exists() and not args.rehearse:
-        shutil.copy(ROOT / "bench" / "gpu.json", out)  # what this card has shown before is not measured again
-    with (out / "gpu.log").open("w", encoding="utf-8") as log:
-        measuring = subprocess.Popen(
-            command, env=usual | {"PYTHONUNBUFFERED": "1"}, start_new_session=True, stdout=log, stderr=log
-        )
-        atexit.register(end, measuring)
-        try:
-            measuring.wait(timeout=max(1, left + QUIET / 2))
-        except subprocess.TimeoutExpired:
-            print("bench/gpu.py did not end in time and was stopped", flush=True)
-            end(measuring)
+    measuring = start_measuring(args.parts, left, scratch / "data", out, "gpu.log", args.rehearse)
+    wait_for(measuring, left + QUIET / 2)
     print((out / "gpu.log").read_text(encoding="utf-8")[-6000:], flush=True)
 
 

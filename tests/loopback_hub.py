@@ -392,13 +392,22 @@ ROUTES = [
 ]
 
 
+class Server(ThreadingHTTPServer):
+    """A server that says nothing of a client that hung up before its answer."""
+
+    def handle_error(self, request, client_address) -> None:
+        """Print the traceback of what a handler raised, unless the client is gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def make_hub(root: Path, port: int = 0, die_after: int | None = None, handler=Handler):
     """Return a server for the repositories under `root`. Its one user's token is kept there, for a restart."""
     root.mkdir(parents=True, exist_ok=True)
     kept = root / ".token"
     if not kept.exists():
         kept.write_text("hf_" + secrets.token_hex(16), encoding="utf-8")
-    hub = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    hub = Server(("127.0.0.1", port), handler)
     hub.root, hub.token, hub.die_after, hub.received = root, kept.read_text(encoding="utf-8"), die_after, 0
     hub.url, hub.users = f"http://127.0.0.1:{hub.server_port}", {hub.token: "learner"}
     return hub

@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 from unittest import mock
@@ -16,22 +18,21 @@ import bench
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Return bench/gpu.py as if a card trained; its clock moves only while it trains, by what gpu.json recorded."""
+    """Return bench/gpu.py as if a card trained, in one process, the later of CANDIDATES a little better; note what."""
     with mock.patch.dict(os.environ):  # importing it sets variables, which are not for other tests
         import gpu
 
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    first = json.loads((bench.HERE / "gpu.json").read_text(encoding="utf-8"))["parts"]["best"]["entries"]["512 tokens"]
+    gpu.tried = []
 
     def try_out(recipe, how, held_back=0, until=float("inf")):
-        cost = {name: first[name] * recipe.epochs / first["recipe"]["epochs"] for name in ("seconds", "asked_s")}
-        clock.now += sum(cost.values())
-        if clock.now > until:
+        gpu.tried.append((recipe.label, held_back))
+        if time.monotonic() > until:
             raise TimeoutError
-        return cost | {"held_back_accuracy": first["held_back_accuracy"], "recipe": asdict(recipe)}
+        score = 0.9 + gpu.CANDIDATES.index(recipe) / 100
+        return {"held_back_accuracy" if held_back else "all_accuracy": score, "recipe": asdict(recipe)}
 
-    monkeypatch.setattr(gpu, "time", clock)
     monkeypatch.setattr(gpu, "tidy", lambda: None)
+    monkeypatch.setattr(gpu, "ProcessPoolExecutor", lambda *settings: ThreadPoolExecutor(1))
     monkeypatch.setattr(gpu.Reviews, "get", lambda: SimpleNamespace(try_out=try_out))
     return gpu
 
@@ -100,32 +101,36 @@ def test_a_call_leaves_alone_what_the_other_call_has_not_finished(tmp_path, monk
     assert not [*(tmp_path / "runs").rglob("*.json")]
 
 
-def test_best_compares_recipes_in_the_time_that_the_other_parts_leave(gpu, tmp_path):
-    """In a call of usual length, whose earlier parts took as long as planned; the last one still gets its time."""
-    at = gpu.ORDER.index("best")
-    left, later = 1200 - sum(gpu.PARTS[name][1] for name in gpu.ORDER[:at]), gpu.ORDER[at + 1 :]
-    seconds, results = gpu.allot("best", later, left), {"parts": {}}
-    notes = gpu.Notes(results, tmp_path / "gpu.json", "best", seconds)
-    gpu.best(notes, results)
-    measured = {recipe.label for recipe in gpu.CANDIDATES} & notes.entries.keys()
-    assert len(measured) > 3 and "seconds" in notes.entries["chosen, all reviews"]
-    assert gpu.time.now <= seconds and left - seconds >= sum(gpu.PARTS[name][1] for name in later)
-    assert gpu.allot("peaks", gpu.ORDER[1:], 240) == 1.5 * gpu.PARTS["peaks"][1]  # nothing is left over
+def test_the_best_of_the_candidates_is_trained_on_all_reviews(gpu, tmp_path):
+    """What a recipe has shown before isn't measured again, unless it was another one, or another is chosen now."""
+    *others, last = gpu.CANDIDATES
+    first = {"held_back_accuracy": 0.5, "recipe": asdict(others[0])}
+    changed = {"held_back_accuracy": 1.0, "recipe": asdict(replace(others[1], rate=1.0))}
+    results = {"parts": {"candidates": {"entries": {others[0].label: first, others[1].label: changed}}}}
+    results["parts"]["best"] = {"entries": {"chosen, all reviews": {"all_accuracy": 0.1, "recipe": asdict(others[0])}}}
+    for _ in range(2):
+        for part in (gpu.candidates, gpu.best):
+            part(gpu.Notes(results, tmp_path / "gpu.json", part.__name__, 60), results)
+    assert gpu.tried == [(recipe.label, 2000) for recipe in [*others[1:], last]] + [(last.label, 0)]
+    assert results["parts"]["best"]["entries"]["chosen, all reviews"]["recipe"] == asdict(last)
 
 
-def test_best_looks_at_what_it_measured_before_it_looks_at_the_time(gpu, tmp_path):
-    first, second = gpu.CANDIDATES[:2]
-    kept = gpu.Reviews.get().try_out(first, "bf16")
-    entries = {
-        first.label: kept,
-        second.label: kept | {"held_back_accuracy": kept["held_back_accuracy"] + 0.01},
-        "chosen, all reviews": {"accuracy": 0.99, "recipe": asdict(second)},
-    }
-    results, begun = {"parts": {"best": {"entries": entries}}}, gpu.time.now
-    notes = gpu.Notes(results, tmp_path / "gpu.json", "best", kept["seconds"])
-    gpu.best(notes, results)
-    assert notes.entries["chosen, all reviews"] == entries["chosen, all reviews"] and gpu.time.now == begun
-    assert second.label not in notes.entries[gpu.LEFT_OUT]
+def test_without_time_no_candidate_is_compared_and_none_is_best(gpu, tmp_path):
+    results = {"parts": {}}
+    notes = gpu.Notes(results, tmp_path / "gpu.json", "candidates", -1)
+    gpu.candidates(notes, results)
+    assert set(notes.entries[gpu.LEFT_OUT]) == {recipe.label for recipe in gpu.CANDIDATES}
+    with pytest.raises(RuntimeError, match="No candidate has been compared"):
+        gpu.best(gpu.Notes(results, tmp_path / "gpu.json", "best", 60), results)
+
+
+def test_a_part_gets_half_as_much_again_as_planned_or_what_later_ones_leave(gpu):
+    first, *later = gpu.ORDER
+    planned = gpu.PARTS[first][1]
+    rest = sum(gpu.PARTS[name][1] for name in later)
+    assert gpu.allot(first, later, planned + rest - 1) == 1.5 * planned
+    assert gpu.allot(first, later, 10 * planned + rest) == 10 * planned
+    assert gpu.allot(first, later, planned) == planned - 5
 
 
 def test_a_review_in_pieces_is_answered_by_all_of_them(tmp_path, monkeypatch):
