@@ -1,7 +1,7 @@
 """Measure on one GPU what the course says of GPUs, and write it to bench/gpu.json.
 
 python bench/gpu.py [--seconds 240]         every part that fits, the most wanted first
-python bench/gpu.py --parts best failures   these parts only
+python bench/gpu.py --parts peaks failures  these parts only
 python bench/gpu.py --rehearse              every part in tiny sizes on the CPU, into runs/gpu-rehearsal.json
 
 Speed and memory are those of a model of DistilBERT's real size, whose weights are random; accuracies are those of the
@@ -431,21 +431,26 @@ def candidates(notes: Notes, results: dict) -> None:
     missing = [recipe for recipe in CANDIDATES[: 2 if TINY else None] if known.get(recipe.label) != asdict(recipe)]
     for recipe in missing:
         notes.entries.pop(recipe.label, None)  # that of another recipe
+    if missing:
+        results["parts"].get("best", {})["complete"] = False  # another one may be chosen now
     workers = max(1, min(6, (os.cpu_count() or 1) // 2))
     with ProcessPoolExecutor(workers, get_context("spawn"), set_up, (DATA,)) as pool:
         started = {pool.submit(try_candidate, recipe, notes.end): recipe.label for recipe in missing}
         for done in as_completed(started):
-            notes.attempt(started[done], done.result)
+            if done.exception():
+                notes.attempt(started[done], done.result)
+            else:
+                notes.add(started[done], done.result())
 
 
-@part(80)
+@part(160)
 def best(notes: Notes, results: dict) -> None:
     """Train the best of `candidates` on all training reviews, and judge it on all held-out ones."""
     tried, last = results["parts"].get("candidates", {}).get("entries", {}), "chosen, all reviews"
-    scores = {label: entry["held_back_accuracy"] for label, entry in tried.items() if "held_back_accuracy" in entry}
-    if not scores:
+    known = [recipe for recipe in CANDIDATES if tried.get(recipe.label, {}).get("recipe") == asdict(recipe)]
+    if not known:
         raise RuntimeError("No candidate has been compared on this card yet: --parts candidates best.")
-    recipe = next(recipe for recipe in CANDIDATES if recipe.label == max(scores, key=scores.get))
+    recipe = max(known, key=lambda recipe: tried[recipe.label]["held_back_accuracy"])
     if notes.entries.get(last, {"recipe": asdict(recipe)})["recipe"] != asdict(recipe):
         del notes.entries[last]
     notes.attempt(last, Reviews.get().try_out, recipe, "bf16", until=notes.end)

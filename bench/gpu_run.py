@@ -197,19 +197,16 @@ def run_chapters(checkout: Path, numbers: list[str], workers: int, limits: tuple
                     archive.add(file, file.name)
 
 
-def start_measuring(parts: list[str], seconds: float, data: Path, out: Path, log: str, rehearse: bool):
-    """Start bench/gpu.py on these parts; return its process."""
-    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--seconds", f"{seconds:.0f}", "--data", str(data)]
-    command += ["--out", str(out / "gpu.json"), *(["--parts", *parts] if parts else [])]
-    command += ["--rehearse"] if rehearse else []
-    with (out / log).open("w", encoding="utf-8") as file:
-        env = os.environ | {"PYTHONUNBUFFERED": "1"}
+def start_measuring(command: list[str], parts: list[str], seconds: float, env: dict, log: Path) -> subprocess.Popen:
+    """Start bench/gpu.py by this command, on these parts; return its process."""
+    command = [*command, "--seconds", f"{seconds:.0f}", *(["--parts", *parts] if parts else [])]
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, env=env, start_new_session=True, stdout=file, stderr=file)
     atexit.register(end, process)
     return process
 
 
-def wait_for(process, seconds: float) -> None:
+def wait_for(process: subprocess.Popen, seconds: float) -> None:
     """Wait until a process of start_measuring ends, and end it if it doesn't in time."""
     try:
         process.wait(timeout=max(1, seconds))
@@ -234,6 +231,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.chapter:
         return run_chapter(args.chapter, args.seconds)
+    if args.beside and not args.chapters:
+        parser.error("--beside: there are no chapters; name the parts by --parts")
 
     begun, out = time.monotonic(), args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -256,11 +255,12 @@ def main() -> None:
     if (ROOT / "bench" / "gpu.json").exists() and not (out / "gpu.json").exists() and not args.rehearse:
         shutil.copy(ROOT / "bench" / "gpu.json", out)  # what this card has shown before is not measured again
     whole = min(args.chapters, args.seconds - QUIET - (time.monotonic() - begun))
-    until, beside = time.monotonic() + whole, None
+    until, beside, usual = time.monotonic() + whole, None, os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(ROOT / "bench" / "gpu.py"), "--data", str(scratch / "data")]
+    command += ["--out", str(out / "gpu.json"), *(["--rehearse"] if args.rehearse else [])]
     if args.beside:
-        beside = start_measuring(args.beside, whole, scratch / "data", out, "beside.log", args.rehearse)
+        beside = start_measuring(command, args.beside, whole, usual, out / "beside.log")
         os.setpriority(os.PRIO_PROCESS, beside.pid, 5)
-    usual = dict(os.environ)
     if args.chapters:
         from loopback_hub import make_hub
         from published import copy_course, make_repositories, note_in_kernels
@@ -276,13 +276,11 @@ def main() -> None:
         os.environ |= {"JUPYTER_RUNTIME_DIR": str(scratch / "jupyter"), "JUPYTER_PLATFORM_DIRS": "1"}
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.workers))
         run_chapters(scratch / "course", args.only, args.workers, (whole, args.each), out)
-    os.environ.clear()
-    os.environ.update(usual)
     if beside:
-        wait_for(beside, until - time.monotonic())
+        wait_for(beside, until + QUIET / 2 - time.monotonic())
     left = args.seconds - QUIET - (time.monotonic() - begun)
     print(f"{time.monotonic() - begun:5.0f} s  {left:.0f} s left for bench/gpu.py", flush=True)
-    measuring = start_measuring(args.parts, left, scratch / "data", out, "gpu.log", args.rehearse)
+    measuring = start_measuring(command, args.parts, left, usual, out / "gpu.log")
     wait_for(measuring, left + QUIET / 2)
     print((out / "gpu.log").read_text(encoding="utf-8")[-6000:], flush=True)
 

@@ -18,7 +18,7 @@ import bench
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Return bench/gpu.py as if a card trained, in one process, the later of CANDIDATES a little better; note what."""
+    """Return bench/gpu.py as if a card trained in one process; later CANDIDATES are better; it notes what it tried."""
     with mock.patch.dict(os.environ):  # importing it sets variables, which are not for other tests
         import gpu
 
