@@ -104,18 +104,29 @@ class Notes:
         self.write()
         print(f"    {name}: {json.dumps(entry)[:300]}", flush=True)
 
+    def forget(self, name: str, recipe) -> None:
+        """Drop an entry that is of another recipe."""
+        if self.entries.get(name, {}).get("recipe", asdict(recipe)) != asdict(recipe):
+            del self.entries[name]
+
+    def leave_out(self, name: str) -> None:
+        """Note that there was no time, so that a later call tries again."""
+        self.entries.setdefault(LEFT_OUT, []).append(name)
+        self.write()
+
     def attempt(self, name: str, function, *arguments, **options) -> None:
-        """Keep what a function returns, or the error that it raises, unless there is an entry already."""
+        """Keep what a function returns, or the error that it raises, unless there is an entry already or no time."""
         if name in self.entries:
             return
         if self.left() < 0:
-            self.entries.setdefault(LEFT_OUT, []).append(name)
-            return self.write()
+            return self.leave_out(name)
         try:
-            entry = function(*arguments, **options)
+            self.add(name, function(*arguments, **options))
+        except TimeoutError as error:
+            print(f"    {name}: {error}", flush=True)
+            self.leave_out(name)
         except Exception as error:
-            entry = {"error": f"{type(error).__name__}: {error}"[:600]}
-        self.add(name, entry)
+            self.add(name, {"error": f"{type(error).__name__}: {error}"[:600]})
         tidy()
 
 
@@ -427,10 +438,10 @@ def try_candidate(recipe, until: float) -> dict:
 @part(180)
 def candidates(notes: Notes, results: dict) -> None:
     """Compare CANDIDATES by reviews held back, side by side: the card waits for Python, and there are more cores."""
-    known = {label: entry.get("recipe") for label, entry in notes.entries.items()}
-    missing = [recipe for recipe in CANDIDATES[: 2 if TINY else None] if known.get(recipe.label) != asdict(recipe)]
-    for recipe in missing:
-        notes.entries.pop(recipe.label, None)  # that of another recipe
+    tried = CANDIDATES[: 2 if TINY else None]
+    for recipe in tried:
+        notes.forget(recipe.label, recipe)
+    missing = [recipe for recipe in tried if recipe.label not in notes.entries]
     if missing:
         results["parts"].get("best", {})["complete"] = False  # another one may be chosen now
     workers = max(1, min(6, (os.cpu_count() or 1) // 2))
@@ -439,7 +450,7 @@ def candidates(notes: Notes, results: dict) -> None:
         for done in as_completed(started):
             if done.exception():
                 notes.attempt(started[done], done.result)
-            else:
+            else:  # kept even if the time has run out meanwhile
                 notes.add(started[done], done.result())
 
 
@@ -451,8 +462,7 @@ def best(notes: Notes, results: dict) -> None:
     if not known:
         raise RuntimeError("No candidate has been compared on this card yet: --parts candidates best.")
     recipe = max(known, key=lambda recipe: tried[recipe.label]["held_back_accuracy"])
-    if notes.entries.get(last, {"recipe": asdict(recipe)})["recipe"] != asdict(recipe):
-        del notes.entries[last]
+    notes.forget(last, recipe)
     notes.attempt(last, Reviews.get().try_out, recipe, "bf16", until=notes.end)
 
 

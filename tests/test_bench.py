@@ -124,6 +124,16 @@ def test_without_time_no_candidate_is_compared_and_none_is_best(gpu, tmp_path):
         gpu.best(gpu.Notes(results, tmp_path / "gpu.json", "best", 60), results)
 
 
+def test_what_runs_out_of_time_is_left_for_a_later_call(gpu, tmp_path):
+    """An error is kept; a training that was stopped by the clock isn't one."""
+    results = {"parts": {}}
+    notes = gpu.Notes(results, tmp_path / "gpu.json", "best", 60)
+    for error in (TimeoutError, ValueError):
+        notes.attempt(error.__name__, mock.Mock(side_effect=error("so")))
+    assert notes.entries == {gpu.LEFT_OUT: ["TimeoutError"], "ValueError": {"error": "ValueError: so"}}
+    assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]["best"]["entries"] == notes.entries
+
+
 def test_a_part_gets_half_as_much_again_as_planned_or_what_later_ones_leave(gpu):
     first, *later = gpu.ORDER
     planned = gpu.PARTS[first][1]
